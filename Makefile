@@ -1,0 +1,46 @@
+# Two commands: `make demo` and `make test`. Each sets up what it needs; nothing else has to be installed first.
+# PYTHON names the interpreter to build the environment with (3.11 or newer): make demo PYTHON=python3.12
+
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test quick lint clean
+
+help:  ## show these commands
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: $(VENV)/.ready-demo  ## set up, embed real molecules with dirty rows among them, print a summary
+	$(PY) scripts/demo.py
+
+test: $(VENV)/.ready-dev  ## set up, run every test
+	$(PY) -m pytest
+
+quick: $(VENV)/.ready-dev  ## set up, run the tests that take seconds
+	$(PY) -m pytest -m "not slow"
+
+lint: $(VENV)/.ready-dev  ## set up, run ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+clean:  ## remove the environment, caches and the demo's output
+	rm -rf $(VENV) build dist *.egg-info demo_output .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps make an environment stale when dependencies or version change; the venv is made only if missing.
+SETUP := pyproject.toml constraints.txt molcmim/__init__.py
+
+$(VENV)/.ready-demo: $(SETUP) | $(PY)
+	@echo "installing into $(VENV): a few minutes the first time, torch is large"
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.ready-dev: $(SETUP) | $(PY)
+	@echo "installing into $(VENV): a few minutes the first time, torch is large"
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@ $(VENV)/.ready-demo
+
+$(PY):
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else "molcmim needs Python 3.11 or newer, $(PYTHON) is %d.%d: make PYTHON=python3.12 ..." % v[:2])'
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,6 @@
+"""``python -m molcmim``: the same as the ``molcmim`` command."""
+
+from molcmim.cli import app
+
+if __name__ == "__main__":
+    app()

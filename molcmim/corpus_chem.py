@@ -1,0 +1,116 @@
+"""What a corpus build asks of RDKit: random SMILES, and descriptors for the `properties` factor.
+
+Only rows that passed `chem.prepare` and fit `max_tokens` come here.
+"""
+# n molecules, P properties
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdMolDescriptors
+
+from .corpus import SPLITS, PropertyInfo
+
+# Cheap ones, all from the graph: RDKit's names for its C++ calculators, then counts made here. Crippen's logP
+# and molar refractivity take half the time.
+_RDKIT_NAMES = (
+    *("amw", "CrippenClogP", "CrippenMR", "tpsa", "labuteASA", "NumHBA", "NumHBD", "lipinskiHBA"),
+    *("NumRotatableBonds", "NumHeavyAtoms", "NumAtoms", "NumHeteroatoms", "NumAmideBonds", "FractionCSP3"),
+    *("NumRings", "NumAromaticRings", "NumAliphaticRings", "NumSaturatedRings", "NumHeterocycles"),
+    *("NumAromaticHeterocycles", "NumSaturatedHeterocycles", "NumBridgeheadAtoms", "NumAtomStereoCenters"),
+    *("chi0v", "chi1v", "hallKierAlpha", "kappa1", "kappa2"),
+)
+_ELEMENTS = {"N": 7, "O": 8, "F": 9, "P": 15, "S": 16, "Cl": 17, "Br": 35}
+_COUNT_NAMES = ("FormalCharge", "ChargedAtoms", *(f"Num{symbol}" for symbol in _ELEMENTS))
+PROPERTY_NAMES: tuple[str, ...] = (*_RDKIT_NAMES, *_COUNT_NAMES)
+
+CLIP = 5.0
+SAMPLE = 200_000
+_NORMAL_IQR = 1.349  # interquartile range of a unit normal
+
+
+def parse(smiles: str) -> Chem.Mol | None:
+    """A molecule, or None if RDKit can't read it; RDKit's log is silent."""
+    with rdBase.BlockLogs():
+        return Chem.MolFromSmiles(smiles)
+
+
+def random_smiles(molecule: Chem.Mol | None, smiles: str, seed: int) -> str:
+    """A random SMILES of the molecule, the same for equal (seed, smiles); `smiles` itself if None."""
+    if molecule is None:
+        return smiles
+    digest = hashlib.blake2b(f"{seed} {smiles}".encode(), digest_size=4).digest()
+    random_seed = int.from_bytes(digest, "little") >> 2  # positive, below 2**30
+    return str(Chem.MolToRandomSmilesVect(molecule, 1, randomSeed=random_seed)[0])
+
+
+def descriptors(molecules: Sequence[Chem.Mol | None]) -> npt.NDArray[np.float32]:
+    """`PROPERTY_NAMES` of each molecule, (n, P) float32; NaN where there is no molecule, or RDKit fails."""
+    calculate = rdMolDescriptors.Properties(list(_RDKIT_NAMES)).ComputeProperties
+    values = np.full((len(molecules), len(PROPERTY_NAMES)), np.nan)
+    for i, molecule in enumerate(molecules):
+        if molecule is None:
+            continue
+        try:
+            values[i, : len(_RDKIT_NAMES)] = calculate(molecule)
+        except (RuntimeError, ValueError):
+            continue
+        values[i, len(_RDKIT_NAMES) :] = _counts(molecule)
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
+def _counts(molecule: Chem.Mol) -> list[int]:
+    atoms = [(atom.GetAtomicNum(), atom.GetFormalCharge()) for atom in molecule.GetAtoms()]
+    numbers = [number for number, _ in atoms]
+    charges = [charge for _, charge in atoms]
+    return [
+        sum(charges),
+        sum(charge != 0 for charge in charges),
+        *(numbers.count(number) for number in _ELEMENTS.values()),
+    ]
+
+
+def standardise(directory: Path, rows: Sequence[int]) -> PropertyInfo:
+    """Turn ``{split}.properties.raw`` (float32, as RDKit gives them) into ``{split}.properties.bin``.
+
+    Stored are (raw - median) / scale, with scale = interquartile range / 1.349 (the standard deviation where
+    that range is 0, as for rare counts; 1 where that is 0 too), clipped at ±5; 0 for what is not a finite
+    number. Median and scale come from up to 200,000 training rows, evenly spaced.
+
+    Parameters
+    ----------
+    directory : Path
+    rows : sequence of int
+        Rows of each split, training first.
+    """
+    width = len(PROPERTY_NAMES)
+    if rows[0] < 1:
+        raise ValueError(f"rows: at least one training row expected, got {rows[0]}")
+    raws = [_raw(directory / f"{split}.properties.raw", n) for split, n in zip(SPLITS, rows, strict=True)]
+    train = raws[0]
+    sample = np.array(train[:: max(1, -(-len(train) // SAMPLE))], dtype=np.float64)
+    center, scale = np.empty(width), np.empty(width)
+    for p, column in enumerate(sample.T):
+        finite = column[np.isfinite(column)]
+        low, center[p], high = np.percentile(finite, (25, 50, 75)) if len(finite) else (0.0, 0.0, 0.0)
+        scale[p] = (high - low) / _NORMAL_IQR or (finite.std() if len(finite) else 0.0) or 1.0
+    for split, raw in zip(SPLITS, raws, strict=True):
+        with open(directory / f"{split}.properties.bin", "wb") as file:
+            for start in range(0, len(raw), 100_000):
+                values = np.asarray(raw[start : start + 100_000], dtype=np.float64)
+                standard = np.clip((values - center) / scale, -CLIP, CLIP)
+                file.write(np.where(np.isfinite(values), standard, 0.0).astype("<f2").tobytes())
+        (directory / f"{split}.properties.raw").unlink(missing_ok=True)
+    return PropertyInfo(PROPERTY_NAMES, tuple(center.tolist()), tuple(scale.tolist()))
+
+
+def _raw(path: Path, n: int) -> npt.NDArray[np.float32]:
+    shape = (n, len(PROPERTY_NAMES))
+    return np.memmap(path, "<f4", mode="r", shape=shape) if n else np.empty(shape, np.float32)

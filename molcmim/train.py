@@ -1,0 +1,438 @@
+"""The training loop.
+
+    molcmim train configs/tiny.yaml                       # or: python -m molcmim.train configs/tiny.yaml
+    molcmim train configs/tiny.yaml --resume              # go on exactly where the run stopped
+    torchrun --nproc-per-node 4 -m molcmim.train configs/tiny.yaml --resume
+
+Needs torch, numpy, safetensors, pyyaml and tqdm only: a machine without rdkit can train from a prepared corpus.
+"""
+
+# Axes: B molecules, T tokens, L latent.
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from molcmim import objective
+from molcmim.corpus import BucketSampler, CorpusInfo, TokenStore
+from molcmim.model import CMIM, count_flops
+from molcmim.objective import Batch, ObjectiveConfig
+from molcmim.tokenizer import load_tokenizer
+from molcmim.train_config import TrainConfig
+from molcmim.train_state import AveragedWeights, Counters, build_optimizers, load_checkpoint, save_checkpoint
+from molcmim.validate import gemm_peak, validate
+
+log = logging.getLogger("molcmim.train")
+NOT_OF_THE_RUN = ("wall_minutes", "loader_workers", "threads", "device", "output", "corpus", "peak_tflops", "log_every",
+                  "checkpoint_minutes", "validate_minutes")  #: may differ between the legs of one run
+
+
+class Batches(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Batch number n of one epoch: a pure function of n, so any number of loader workers gives the same batches."""
+
+    def __init__(self, store: TokenStore, rows: np.ndarray, pad_to: np.ndarray, config: ObjectiveConfig) -> None:
+        self.store, self.rows, self.pad_to, self.config = store, rows, pad_to, config
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Batch:
+        return make_batch(self.store, self.rows[number], self.config, int(self.pad_to[number]) - 1)
+
+
+def make_batch(store: TokenStore, rows: np.ndarray, config: ObjectiveConfig, pad_to: int | None = None) -> Batch:
+    """Rows of the corpus -> token ids (B, T), with a second SMILES and descriptors where the objective asks for them."""
+    random = torch.from_numpy(store.gather(rows, random=True)) if config.needs_random_smiles else None
+    properties = torch.from_numpy(store.properties(rows)) if config.properties else None
+    return Batch(torch.from_numpy(store.gather(rows, pad_to)), random, properties)
+
+
+class Objective(nn.Module):
+    """The objective as a module, so that DistributedDataParallel and torch.compile have one thing to wrap."""
+
+    def __init__(self, model: CMIM, config: ObjectiveConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return objective.loss(self.model, batch, self.config)
+
+
+def draw_noise(batch: Batch, model: CMIM, seed: int, rank: int, step: int) -> Batch:
+    """All randomness of a step, as a function of (seed, rank, step) alone. Drawn on the CPU: the same on any device."""
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, rank, step]).generate_state(1)[0]))
+    n, t = batch.tokens.shape
+    score = torch.rand((n, t), generator=generator)
+    return batch._replace(
+        noise=torch.randn((n, model.config.latent), generator=generator),
+        log_sigma=torch.rand((n, 1), generator=generator) * -3.0,
+        mask_score=score,
+    )
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    return Batch(*(x if x is None else x.to(device, non_blocking=True) for x in batch))
+
+
+def append_json(path: Path, record: dict[str, Any]) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+class Run:
+    """State of one training run: data, model, optimisers, averaged weights, counters."""
+
+    def __init__(self, config: TrainConfig, resume: bool) -> None:
+        self.world_size, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        self.device = pick_device(config.device)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.info = CorpusInfo.load(config.corpus)
+        self.tokenizer = load_tokenizer(Path(config.corpus) / "vocab.json")
+        n_properties = len(self.info.properties.names) if config.objective.properties and self.info.properties else 0
+        model_config = replace(config.model, vocab_size=self.info.vocab_size, n_properties=n_properties)
+        self.config = config = replace(config, model=model_config)
+        self.output = Path(config.output)
+        self.output.mkdir(parents=True, exist_ok=True)
+
+        self.store, self.valid = TokenStore.open(config.corpus, "train"), TokenStore.open(config.corpus, "valid")
+        weights = [config.source_weights.get(source.name, source.weight) for source in self.info.sources]
+        unknown = sorted(set(config.source_weights) - {source.name for source in self.info.sources})
+        if unknown:
+            raise ValueError(f"source_weights: the corpus has no sources {unknown}")
+        self.sampler = BucketSampler(self.store.lengths, self.store.source, weights, config.batch_size,
+                                     config.bucket_width, config.seed, self.world_size, self.rank, model_config.max_tokens)
+        torch.manual_seed(config.seed)
+        self.model = CMIM(model_config).to(self.device)
+        self.average = AveragedWeights(self.model, config.ema_decay)
+        self.optimizers = build_optimizers(self.model, config.optimizer)
+        self.counters = Counters()
+        self.checkpoint = self.output / "checkpoint.safetensors"
+        if resume and self.checkpoint.exists():
+            self.counters = load_checkpoint(self.checkpoint, self.model, self.average, self.optimizers)
+        elif self.checkpoint.exists():
+            raise FileExistsError(f"{self.checkpoint} exists: resume that run (--resume) or choose another output directory")
+        self.objective: nn.Module = Objective(self.model, config.objective)
+        if config.compile:
+            self.objective = torch.compile(self.objective)  # type: ignore[assignment]
+        if self.world_size > 1:
+            self.objective = nn.parallel.DistributedDataParallel(self.objective, find_unused_parameters=True)
+
+    def batches(self) -> Iterator[Batch]:
+        """Batches without end, from the place where the counters are."""
+        while True:
+            plan = self.sampler.batches(self.counters.epoch)
+            data = Batches(self.store, plan.rows, self.sampler.edges[plan.bucket], self.config.objective)
+            numbers = range(self.counters.batch, len(data))
+            workers = self.config.loader_workers
+            yield from torch.utils.data.DataLoader(data, batch_size=None, sampler=numbers, num_workers=workers,
+                                                   pin_memory=self.device.type == "cuda")
+            self.counters.epoch, self.counters.batch = self.counters.epoch + 1, 0
+
+    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """One optimiser step: loss, factors (detached), gradient norm."""
+        config, counters = self.config, self.counters
+        factor = config.schedule.factor(counters.step, counters.seconds)
+        if config.schedule.max_minutes is not None and self.world_size > 1:  # the ranks' clocks differ: rank 0's counts
+            shared = torch.tensor([factor], device=self.device)
+            dist.broadcast(shared, 0)
+            factor = float(shared)
+        batch = to_device(draw_noise(batch, self.model, config.seed, self.rank, counters.step), self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            loss, factors = self.objective(self.mark_lengths(batch))
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.grad_clip)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.average.update(self.model, counters.step)
+        counters.step += 1
+        counters.batch += 1
+        counters.molecules += batch.tokens.shape[0] * self.world_size
+        counters.flops += 3 * count_flops(self.model.config, batch.tokens.shape[1] + 1) * len(batch.tokens) * self.world_size
+        return loss.detach(), factors, norm
+
+    def warm_up(self) -> None:
+        """Compile before the clock starts: one forward and backward pass whose gradient is thrown away."""
+        if self.config.compile:
+            plan = self.sampler.batches(0)
+            batch = make_batch(self.store, plan.rows[0], self.config.objective, int(self.sampler.edges[plan.bucket[0]]) - 1)
+            batch = to_device(draw_noise(batch, self.model, 0, 0, 0), self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                self.objective(self.mark_lengths(batch))[0].backward()
+            self.model.zero_grad(set_to_none=True)
+
+    def mark_lengths(self, batch: Batch) -> Batch:
+        """Tell the compiler that T varies, so that it compiles once and not once a length."""
+        if self.config.compile:
+            for x in (batch.tokens, batch.random_tokens, batch.mask_score):
+                if x is not None:
+                    torch._dynamo.mark_dynamic(x, 1)
+        return batch
+
+    def save(self) -> None:
+        if self.rank == 0:
+            save_checkpoint(self.checkpoint, self.model, self.average, self.optimizers, self.counters, self.config.to_dict())
+
+    def validate(self) -> dict[str, Any]:
+        """Numbers of the averaged weights on the validation split (rank 0 only)."""
+        self.average.swap(self.model)
+        try:
+            return validate(self.model, self.valid, self.config, self.tokenizer)
+        finally:
+            self.average.swap(self.model)
+
+    def export(self, validation: dict[str, Any]) -> None:
+        """Write the averaged weights as a pretrained model directory."""
+        from molcmim.export import export_model
+
+        self.average.swap(self.model)
+        try:
+            export_model(self.output / "export", self.model, self.tokenizer, self.valid, self.config, self.info,
+                         self.counters, validation)
+        finally:
+            self.average.swap(self.model)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device asked for, or cuda where there is one; under torchrun, this process' own GPU."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device(name)
+
+
+class StopRequest:
+    """Ctrl-C or SIGTERM asks for a checkpoint and a clean end; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> StopRequest:
+        self.before: dict[int, Any] = {}
+        with contextlib.suppress(ValueError):  # not in the main thread: no handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self._handle)
+        return self
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def train(config: TrainConfig, resume: bool = False, on_step: Callable[[int, float], None] | None = None) -> dict[str, Any]:
+    """Train until the schedule ends, the wall-time limit, or Ctrl-C; always leaves a checkpoint to go on from.
+
+    Parameters
+    ----------
+    config
+        The run.
+    resume
+        Go on from `config.output`'s checkpoint if there is one; the result is that of an uninterrupted run (bit-equal on
+        the CPU with a schedule in steps).
+    on_step
+        Called with (step, loss) after each step.
+
+    Returns
+    -------
+    dict
+        Last validation: factors in nats a molecule, token accuracy, exact reconstruction, and the counters.
+
+    Raises
+    ------
+    FileExistsError
+        If the output has a checkpoint and `resume` is False.
+    FloatingPointError
+        If the loss is no longer finite.
+    """
+    distributed = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if distributed and not dist.is_initialized():
+        dist.init_process_group("nccl" if pick_device(config.device).type == "cuda" else "gloo")
+    with StopRequest() as stop:
+        return _loop(Run(config, resume), stop, on_step)
+
+
+def _loop(run: Run, stop: StopRequest, on_step: Callable[[int, float], None] | None) -> dict[str, Any]:
+    config, counters, main = run.config, run.counters, run.rank == 0
+    reporter = Reporter(run) if main else None
+    run.warm_up()
+    started = last_save = last_validation = time.monotonic()
+    validation: dict[str, Any] = {}
+    pending: list[tuple[int, Tensor, dict[str, Tensor], Tensor]] = []  # read in groups: reading waits for the GPU
+    clock = time.perf_counter()
+    for batch in run.batches():
+        now = time.monotonic()
+        over = config.wall_minutes is not None and now - started > 60 * config.wall_minutes
+        ending = stop.asked or over
+        done = config.schedule.progress(counters.step, counters.seconds) >= 1
+        ending, done = agree(ending, done, run)
+        if ending or done:
+            break
+        loss, factors, norm = run.step(batch)
+        pending.append((counters.step, loss, factors, norm))
+        if on_step is not None:
+            on_step(counters.step, float(loss))
+        if len(pending) == config.log_every:
+            values = check_finite(pending)
+            counters.seconds += time.perf_counter() - clock
+            clock = time.perf_counter()
+            if reporter is not None:
+                reporter.report(pending, values)
+            pending = []
+            validate_now = config.validate_minutes and now - last_validation > 60 * config.validate_minutes
+            save_now = now - last_save > 60 * config.checkpoint_minutes
+            if main and validate_now:
+                validation = run.validate()
+                last_validation = now
+                assert reporter is not None
+                reporter.report_validation(validation)
+            if main and (save_now or validate_now):
+                run.save()
+                last_save = now
+            clock = time.perf_counter()
+    check_finite(pending)
+    if pending:
+        counters.seconds += time.perf_counter() - clock
+    run.save()
+    if reporter is not None:
+        validation = run.validate()
+        reporter.report_validation(validation)
+        run.export(validation)
+        reporter.close()
+    return {**validation, **vars(counters)}
+
+
+def agree(ending: bool, done: bool, run: Run) -> tuple[bool, bool]:
+    """Rank 0 decides for all when to stop, so that no rank waits for another one for ever."""
+    if run.world_size == 1:
+        return ending, done
+    flags = torch.tensor([int(ending), int(done)], device=run.device)
+    dist.broadcast(flags, 0)
+    return bool(flags[0]), bool(flags[1])
+
+
+def check_finite(pending: list[tuple[int, Tensor, dict[str, Tensor], Tensor]]) -> list[float]:
+    values = torch.stack([loss for _, loss, _, _ in pending]).tolist() if pending else []
+    for (step, *_), value in zip(pending, values, strict=True):
+        if not math.isfinite(value):
+            raise FloatingPointError(f"loss is {value} at step {step}: lower the learning rate, or use precision: float32; "
+                                     "the last checkpoint is from before")
+    return values
+
+
+class Reporter:
+    """Progress bar, `log.jsonl` and TensorBoard (if installed) of rank 0."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.path = run, run.output / "log.jsonl"
+        config = run.config
+        peak = config.peak_tflops
+        self.peak = peak * 1e12 if peak else gemm_peak(run.device, config.precision)
+        n_parameters = sum(p.numel() for p in run.model.parameters())
+        record = {"event": "start", "time": time.time(), "torch": torch.__version__, "device": str(run.device),
+                  "threads": torch.get_num_threads(), "world_size": run.world_size, "parameters": n_parameters,
+                  "gemm_tflops": self.peak / 1e12, "step": run.counters.step, "config": config.to_dict()}
+        append_json(self.path, record)
+        log.info("molcmim train: torch %s, %s x %d, %s threads, %.2f M parameters, %d training molecules, GEMM %.2f TFLOP/s",
+                 torch.__version__, run.device, run.world_size, torch.get_num_threads(), n_parameters / 1e6,
+                 len(run.store), self.peak / 1e12)
+        schedule = config.schedule
+        total = schedule.max_steps if schedule.max_steps is not None else round(60 * (schedule.max_minutes or 0))
+        self.by_steps = schedule.max_steps is not None
+        self.bar = tqdm(total=total, initial=self.done(), unit="step" if self.by_steps else "s", dynamic_ncols=True,
+                        disable=not sys.stderr.isatty())
+        self.flops, self.molecules, self.seconds = run.counters.flops, run.counters.molecules, run.counters.seconds
+        self.tensorboard = open_tensorboard(run.output / "tensorboard")
+
+    def done(self) -> int:
+        return self.run.counters.step if self.by_steps else int(self.run.counters.seconds)
+
+    def report(self, pending: list[tuple[int, Tensor, dict[str, Tensor], Tensor]], losses: list[float]) -> None:
+        counters = self.run.counters
+        seconds = max(1e-9, counters.seconds - self.seconds)
+        rate = (counters.molecules - self.molecules) / seconds
+        flops = (counters.flops - self.flops) / seconds
+        self.flops, self.molecules, self.seconds = counters.flops, counters.molecules, counters.seconds
+        mean = {name: float(torch.stack([factors[name] for _, _, factors, _ in pending]).mean()) for name in pending[0][2]}
+        norm = float(torch.stack([norm for *_, norm in pending]).mean())
+        record = {"event": "train", "step": counters.step, "molecules": counters.molecules, "seconds": counters.seconds,
+                  "loss": sum(losses) / len(losses), **mean, "gradient_norm": norm,
+                  "lr_factor": self.run.config.schedule.factor(counters.step, counters.seconds),
+                  "molecules_per_second": rate, "tflops": flops / 1e12,
+                  "flop_utilisation": flops / (self.peak * self.run.world_size)}
+        append_json(self.path, record)
+        self.scalars("train", record, counters.step)
+        self.bar.n = self.done()
+        self.bar.set_postfix_str(f"loss {record['loss']:.2f}, {rate:.0f} molecules/s, {100 * record['flop_utilisation']:.0f} % "
+                                 "of peak", refresh=True)
+
+    def report_validation(self, numbers: dict[str, Any]) -> None:
+        counters = self.run.counters
+        append_json(self.path, {"event": "validation", **vars(counters), **numbers})
+        self.scalars("validation", numbers, counters.step)
+        log.info("step %d, %.2f M molecules: %s", counters.step, counters.molecules / 1e6,
+                 ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+
+    def scalars(self, prefix: str, numbers: dict[str, Any], step: int) -> None:
+        if self.tensorboard is not None:
+            for name, value in numbers.items():
+                if isinstance(value, (int, float)):
+                    self.tensorboard.add_scalar(f"{prefix}/{name}", value, step)
+
+    def close(self) -> None:
+        self.bar.close()
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+
+
+def open_tensorboard(path: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(path))
+
+
+def main() -> None:
+    """Command line of `python -m molcmim.train` (what torchrun starts); `molcmim train` takes the same arguments."""
+    import argparse
+
+    import yaml
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("overrides", nargs="*", help="optimizer.lr=0.002 and so on")
+    arguments = parser.parse_intermixed_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    overrides = {name: yaml.safe_load(value) for name, value in (item.split("=", 1) for item in arguments.overrides)}
+    print(json.dumps(train(TrainConfig.from_yaml(arguments.config, overrides), arguments.resume)))
+
+
+if __name__ == "__main__":
+    main()
