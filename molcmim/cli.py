@@ -29,8 +29,9 @@ class OneLineErrors(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (ValueError, OSError, ArithmeticError, ImportError) as error:
-            if ctx.params.get("traceback") or isinstance(error, BrokenPipeError):
+        except (ValueError, OSError, ArithmeticError, ImportError, RuntimeError) as error:
+            # typer's own Exit and Abort are RuntimeErrors
+            if ctx.params.get("traceback") or isinstance(error, BrokenPipeError | typer.Exit | typer.Abort):
                 raise
             text = " ".join(str(error).split()) or type(error).__name__
             typer.echo(f"error: {text}", err=True)

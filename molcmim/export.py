@@ -22,16 +22,29 @@ if TYPE_CHECKING:
 SCALE_MOLECULES = 2000  #: validation molecules on which the scales of `both` are measured
 
 
-def export_model(directory: Path, model: CMIM, tokenizer: Tokenizer, valid: TokenStore, config: TrainConfig,
-                 info: CorpusInfo, counters: Counters, validation: dict[str, Any], dtype: str = "float16") -> None:
+def export_model(
+    directory: Path,
+    model: CMIM,
+    tokenizer: Tokenizer,
+    valid: TokenStore,
+    config: TrainConfig,
+    info: CorpusInfo,
+    counters: Counters,
+    validation: dict[str, Any],
+    dtype: str = "float16",
+) -> None:
     """Write the model as it is into a pretrained directory (see `molcmim.pretrained`)."""
     rows = validation_rows(valid, SCALE_MOLECULES)
     rows = rows[valid.lengths[rows] <= model.config.max_tokens]
     scales = fit_scales(model, [row.tolist() for row in valid.rows(rows)], objective=config.objective.name)
     training = {
         **asdict(counters),
-        "corpus": {"n_train": info.n_train, "n_valid": info.n_valid, "policy": info.policy,
-                   "sources": [source._asdict() for source in info.sources]},
+        "corpus": {
+            "n_train": info.n_train,
+            "n_valid": info.n_valid,
+            "policy": info.policy,
+            "sources": [source._asdict() for source in info.sources],
+        },
         "source_weights": dict(config.source_weights),
         "optimizer": asdict(config.optimizer),
         "schedule": asdict(config.schedule),
@@ -44,6 +57,15 @@ def export_model(directory: Path, model: CMIM, tokenizer: Tokenizer, valid: Toke
     }
     was_training = model.training
     model.eval()
-    save_pretrained(directory, model, tokenizer, objective=asdict(config.objective), training=training, scales=scales,
-                    policy="canonical", name=config.name, dtype=dtype)
+    save_pretrained(
+        directory,
+        model,
+        tokenizer,
+        objective=asdict(config.objective),
+        training=training,
+        scales=scales,
+        policy="canonical",
+        name=config.name,
+        dtype=dtype,
+    )
     model.train(was_training)

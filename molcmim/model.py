@@ -73,7 +73,16 @@ class ModelConfig:
             raise ValueError(f"posterior: expected 'learned' or 'sampled', got {self.posterior!r}")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(f"width / heads: expected an even whole number, got {self.width} / {self.heads}")
-        for name in ("vocab_size", "width", "heads", "mlp_width", "latent", "memory", "max_tokens", "perceiver_queries"):
+        for name in (
+            "vocab_size",
+            "width",
+            "heads",
+            "mlp_width",
+            "latent",
+            "memory",
+            "max_tokens",
+            "perceiver_queries",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("encoder_layers", "decoder_layers", "perceiver_token_layers", "n_properties"):
@@ -285,7 +294,9 @@ class DecoderBlock(nn.Module):
         k, v = (split_heads(part, self.heads) for part in self.memory_kv(memory).chunk(2, dim=-1))
         return KVCache(k, v)
 
-    def forward(self, x: Tensor, past: KVCache, mask: Tensor | None, rotary: Rotary, start: int) -> tuple[Tensor, KVCache]:
+    def forward(
+        self, x: Tensor, past: KVCache, mask: Tensor | None, rotary: Rotary, start: int
+    ) -> tuple[Tensor, KVCache]:
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(self.norm1(x)).chunk(3, dim=-1))
         q, k = rotary(q, start), rotary(k, start)
         cache = KVCache(torch.cat((past.k, k), dim=2), torch.cat((past.v, v), dim=2))
@@ -311,7 +322,7 @@ class Decoder(nn.Module):
     def memory(self, z: Tensor) -> list[KVCache]:
         """(B, L) -> per layer the keys and values of the M memory slots."""
         slots = self.memory_norm(self.z_to_memory(z).unflatten(-1, (self.config.memory, -1)))  # (B, M, D)
-        return [block.memory(slots) for block in self.blocks]
+        return [block.memory(slots) for block in self.blocks]  # type: ignore[operator]
 
     def forward(self, z: Tensor, tokens: Tensor, past: list[KVCache], start: int) -> tuple[Tensor, list[KVCache]]:
         """Last hidden states (B, T, D) after the final norm, for input ids (B, T) at positions start, start + 1, ..."""
@@ -370,7 +381,7 @@ class CMIM(nn.Module):
         return self.encoder(tokens)
 
     def hidden(self, z: Tensor, tokens: Tensor) -> Tensor:
-        """z (B, L) and decoder input ids (B, T), each row <bos> + molecule + padding -> last hidden states (B, T, D)."""
+        """z (B, L) and input ids (B, T), each row <bos> + molecule + padding -> last hidden states (B, T, D)."""
         return self.decoder(z, tokens, self.decoder.memory(z), 0)[0]
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -133,7 +133,9 @@ class Batch(NamedTuple):
     properties: Tensor | None = None  #: (B, P) standardised descriptors
     noise: Tensor | None = None  #: (B, L) standard normal; drawn here when None
     log_sigma: Tensor | None = None  #: (B, 1) for the "sampled" posterior; drawn here when None
-    mask_score: Tensor | None = None  #: (B, T) uniform in [0, 1): the lowest are masked (mlm, dae); drawn here when None
+    mask_score: Tensor | None = (
+        None  #: (B, T) uniform in [0, 1): the lowest are masked (mlm, dae); drawn here when None
+    )
 
 
 # ---------------------------------------------------------------------------------------------- factors, each (B,)
@@ -241,11 +243,15 @@ def mask_tokens(tokens: Tensor, rate: float, score: Tensor | None) -> Tensor:
 
 def encoder_side(batch: Batch, config: ObjectiveConfig) -> Tensor:
     """Token ids that the encoder reads, (B, T) without <eos>: canonical, random or corrupted."""
-    use_random = config.encoder_input == "random_smiles" or (config.name == "dae" and config.corruption == "random_smiles")
+    use_random = config.encoder_input == "random_smiles" or (
+        config.name == "dae" and config.corruption == "random_smiles"
+    )
     if use_random:
         if batch.random_tokens is None:
-            raise ValueError("random_tokens: this objective needs a second SMILES of each molecule; the batch has none "
-                             "(build the corpus with random SMILES)")
+            raise ValueError(
+                "random_tokens: this objective needs a second SMILES of each molecule; the batch has none "
+                "(build the corpus with random SMILES)"
+            )
         return batch.random_tokens
     if config.name == "dae":
         mask = mask_tokens(batch.tokens, config.mask_rate, batch.mask_score)

@@ -17,7 +17,6 @@ import logging
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -28,7 +27,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from molcmim import objective
 from molcmim.corpus import BucketSampler, CorpusInfo, TokenStore
@@ -36,15 +34,25 @@ from molcmim.model import CMIM, count_flops
 from molcmim.objective import Batch, ObjectiveConfig
 from molcmim.tokenizer import load_tokenizer
 from molcmim.train_config import TrainConfig
+from molcmim.train_report import Reporter, StepResult
 from molcmim.train_state import AveragedWeights, Counters, build_optimizers, load_checkpoint, save_checkpoint
-from molcmim.validate import gemm_peak, validate
+from molcmim.validate import validate
 
-log = logging.getLogger("molcmim.train")
-NOT_OF_THE_RUN = ("wall_minutes", "loader_workers", "threads", "device", "output", "corpus", "peak_tflops", "log_every",
-                  "checkpoint_minutes", "validate_minutes")  #: may differ between the legs of one run
+NOT_OF_THE_RUN = (
+    "wall_minutes",
+    "loader_workers",
+    "threads",
+    "device",
+    "output",
+    "corpus",
+    "peak_tflops",
+    "log_every",
+    "checkpoint_minutes",
+    "validate_minutes",
+)  #: may differ between the legs of one run
 
 
-class Batches(torch.utils.data.Dataset):  # type: ignore[type-arg]
+class Batches(torch.utils.data.Dataset[Batch]):
     """Batch number n of one epoch: a pure function of n, so any number of loader workers gives the same batches."""
 
     def __init__(self, store: TokenStore, rows: np.ndarray, pad_to: np.ndarray, config: ObjectiveConfig) -> None:
@@ -58,7 +66,7 @@ class Batches(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 
 def make_batch(store: TokenStore, rows: np.ndarray, config: ObjectiveConfig, pad_to: int | None = None) -> Batch:
-    """Rows of the corpus -> token ids (B, T), with a second SMILES and descriptors where the objective asks for them."""
+    """Rows of the corpus -> token ids (B, T), with a second SMILES and descriptors where the objective wants them."""
     random = torch.from_numpy(store.gather(rows, random=True)) if config.needs_random_smiles else None
     properties = torch.from_numpy(store.properties(rows)) if config.properties else None
     return Batch(torch.from_numpy(store.gather(rows, pad_to)), random, properties)
@@ -88,12 +96,8 @@ def draw_noise(batch: Batch, model: CMIM, seed: int, rank: int, step: int) -> Ba
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    return Batch(*(x if x is None else x.to(device, non_blocking=True) for x in batch))
-
-
-def append_json(path: Path, record: dict[str, Any]) -> None:
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    moved = (x if x is None else x.to(device, non_blocking=True) for x in batch)
+    return Batch(*moved)  # type: ignore[arg-type]  # tokens is never None
 
 
 class Run:
@@ -112,13 +116,25 @@ class Run:
         self.output = Path(config.output)
         self.output.mkdir(parents=True, exist_ok=True)
 
-        self.store, self.valid = TokenStore.open(config.corpus, "train"), TokenStore.open(config.corpus, "valid")
+        self.store, self.valid = (
+            TokenStore.open(config.corpus, "train"),
+            TokenStore.open(config.corpus, "valid"),
+        )
         weights = [config.source_weights.get(source.name, source.weight) for source in self.info.sources]
         unknown = sorted(set(config.source_weights) - {source.name for source in self.info.sources})
         if unknown:
             raise ValueError(f"source_weights: the corpus has no sources {unknown}")
-        self.sampler = BucketSampler(self.store.lengths, self.store.source, weights, config.batch_size,
-                                     config.bucket_width, config.seed, self.world_size, self.rank, model_config.max_tokens)
+        self.sampler = BucketSampler(
+            self.store.lengths,
+            self.store.source,
+            weights,
+            config.batch_size,
+            config.bucket_width,
+            config.seed,
+            self.world_size,
+            self.rank,
+            model_config.max_tokens,
+        )
         torch.manual_seed(config.seed)
         self.model = CMIM(model_config).to(self.device)
         self.average = AveragedWeights(self.model, config.ema_decay)
@@ -128,12 +144,15 @@ class Run:
         if resume and self.checkpoint.exists():
             self.counters = load_checkpoint(self.checkpoint, self.model, self.average, self.optimizers)
         elif self.checkpoint.exists():
-            raise FileExistsError(f"{self.checkpoint} exists: resume that run (--resume) or choose another output directory")
+            raise FileExistsError(
+                f"{self.checkpoint} exists: resume that run (--resume) or choose another output directory"
+            )
         self.objective: nn.Module = Objective(self.model, config.objective)
         if config.compile:
             self.objective = torch.compile(self.objective)  # type: ignore[assignment]
         if self.world_size > 1:
-            self.objective = nn.parallel.DistributedDataParallel(self.objective, find_unused_parameters=True)
+            unused = config.objective.name not in objective.SAMPLED  # no sigma, or no decoder
+            self.objective = nn.parallel.DistributedDataParallel(self.objective, find_unused_parameters=unused)
 
     def batches(self) -> Iterator[Batch]:
         """Batches without end, from the place where the counters are."""
@@ -142,12 +161,17 @@ class Run:
             data = Batches(self.store, plan.rows, self.sampler.edges[plan.bucket], self.config.objective)
             numbers = range(self.counters.batch, len(data))
             workers = self.config.loader_workers
-            yield from torch.utils.data.DataLoader(data, batch_size=None, sampler=numbers, num_workers=workers,
-                                                   pin_memory=self.device.type == "cuda")
+            yield from torch.utils.data.DataLoader(
+                data,
+                batch_size=None,
+                sampler=numbers,
+                num_workers=workers,
+                pin_memory=self.device.type == "cuda",
+            )
             self.counters.epoch, self.counters.batch = self.counters.epoch + 1, 0
 
-    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """One optimiser step: loss, factors (detached), gradient norm."""
+    def step(self, batch: Batch) -> StepResult:
+        """One optimiser step."""
         config, counters = self.config, self.counters
         factor = config.schedule.factor(counters.step, counters.seconds)
         if config.schedule.max_minutes is not None and self.world_size > 1:  # the ranks' clocks differ: rank 0's counts
@@ -168,14 +192,18 @@ class Run:
         counters.step += 1
         counters.batch += 1
         counters.molecules += batch.tokens.shape[0] * self.world_size
-        counters.flops += 3 * count_flops(self.model.config, batch.tokens.shape[1] + 1) * len(batch.tokens) * self.world_size
-        return loss.detach(), factors, norm
+        counters.flops += (
+            3 * count_flops(self.model.config, batch.tokens.shape[1] + 1) * len(batch.tokens) * self.world_size
+        )
+        return StepResult(counters.step, loss.detach(), factors, norm)
 
     def warm_up(self) -> None:
         """Compile before the clock starts: one forward and backward pass whose gradient is thrown away."""
         if self.config.compile:
             plan = self.sampler.batches(0)
-            batch = make_batch(self.store, plan.rows[0], self.config.objective, int(self.sampler.edges[plan.bucket[0]]) - 1)
+            batch = make_batch(
+                self.store, plan.rows[0], self.config.objective, int(self.sampler.edges[plan.bucket[0]]) - 1
+            )
             batch = to_device(draw_noise(batch, self.model, 0, 0, 0), self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
                 self.objective(self.mark_lengths(batch))[0].backward()
@@ -191,7 +219,14 @@ class Run:
 
     def save(self) -> None:
         if self.rank == 0:
-            save_checkpoint(self.checkpoint, self.model, self.average, self.optimizers, self.counters, self.config.to_dict())
+            save_checkpoint(
+                self.checkpoint,
+                self.model,
+                self.average,
+                self.optimizers,
+                self.counters,
+                self.config.to_dict(),
+            )
 
     def validate(self) -> dict[str, Any]:
         """Numbers of the averaged weights on the validation split (rank 0 only)."""
@@ -207,8 +242,16 @@ class Run:
 
         self.average.swap(self.model)
         try:
-            export_model(self.output / "export", self.model, self.tokenizer, self.valid, self.config, self.info,
-                         self.counters, validation)
+            export_model(
+                self.output / "export",
+                self.model,
+                self.tokenizer,
+                self.valid,
+                self.config,
+                self.info,
+                self.counters,
+                validation,
+            )
         finally:
             self.average.swap(self.model)
 
@@ -245,7 +288,9 @@ class StopRequest:
             signal.signal(number, handler)
 
 
-def train(config: TrainConfig, resume: bool = False, on_step: Callable[[int, float], None] | None = None) -> dict[str, Any]:
+def train(
+    config: TrainConfig, resume: bool = False, on_step: Callable[[int, float], None] | None = None
+) -> dict[str, Any]:
     """Train until the schedule ends, the wall-time limit, or Ctrl-C; always leaves a checkpoint to go on from.
 
     Parameters
@@ -253,8 +298,8 @@ def train(config: TrainConfig, resume: bool = False, on_step: Callable[[int, flo
     config
         The run.
     resume
-        Go on from `config.output`'s checkpoint if there is one; the result is that of an uninterrupted run (bit-equal on
-        the CPU with a schedule in steps).
+        Go on from `config.output`'s checkpoint if there is one; the result is that of an uninterrupted run (bit-equal
+        on the CPU with a schedule in steps).
     on_step
         Called with (step, loss) after each step.
 
@@ -283,7 +328,7 @@ def _loop(run: Run, stop: StopRequest, on_step: Callable[[int, float], None] | N
     run.warm_up()
     started = last_save = last_validation = time.monotonic()
     validation: dict[str, Any] = {}
-    pending: list[tuple[int, Tensor, dict[str, Tensor], Tensor]] = []  # read in groups: reading waits for the GPU
+    pending: list[StepResult] = []
     clock = time.perf_counter()
     for batch in run.batches():
         now = time.monotonic()
@@ -293,10 +338,9 @@ def _loop(run: Run, stop: StopRequest, on_step: Callable[[int, float], None] | N
         ending, done = agree(ending, done, run)
         if ending or done:
             break
-        loss, factors, norm = run.step(batch)
-        pending.append((counters.step, loss, factors, norm))
+        pending.append(run.step(batch))
         if on_step is not None:
-            on_step(counters.step, float(loss))
+            on_step(counters.step, float(pending[-1].loss))
         if len(pending) == config.log_every:
             values = check_finite(pending)
             counters.seconds += time.perf_counter() - clock
@@ -336,86 +380,16 @@ def agree(ending: bool, done: bool, run: Run) -> tuple[bool, bool]:
     return bool(flags[0]), bool(flags[1])
 
 
-def check_finite(pending: list[tuple[int, Tensor, dict[str, Tensor], Tensor]]) -> list[float]:
-    values = torch.stack([loss for _, loss, _, _ in pending]).tolist() if pending else []
-    for (step, *_), value in zip(pending, values, strict=True):
+def check_finite(pending: list[StepResult]) -> list[float]:
+    """Losses of these steps as numbers; FloatingPointError at the first that is NaN or infinite."""
+    values = torch.stack([result.loss for result in pending]).tolist() if pending else []
+    for result, value in zip(pending, values, strict=True):
         if not math.isfinite(value):
-            raise FloatingPointError(f"loss is {value} at step {step}: lower the learning rate, or use precision: float32; "
-                                     "the last checkpoint is from before")
+            raise FloatingPointError(
+                f"loss is {value} at step {result.step}: lower the learning rate, or use precision: float32; "
+                "the last checkpoint is from before"
+            )
     return values
-
-
-class Reporter:
-    """Progress bar, `log.jsonl` and TensorBoard (if installed) of rank 0."""
-
-    def __init__(self, run: Run) -> None:
-        self.run, self.path = run, run.output / "log.jsonl"
-        config = run.config
-        peak = config.peak_tflops
-        self.peak = peak * 1e12 if peak else gemm_peak(run.device, config.precision)
-        n_parameters = sum(p.numel() for p in run.model.parameters())
-        record = {"event": "start", "time": time.time(), "torch": torch.__version__, "device": str(run.device),
-                  "threads": torch.get_num_threads(), "world_size": run.world_size, "parameters": n_parameters,
-                  "gemm_tflops": self.peak / 1e12, "step": run.counters.step, "config": config.to_dict()}
-        append_json(self.path, record)
-        log.info("molcmim train: torch %s, %s x %d, %s threads, %.2f M parameters, %d training molecules, GEMM %.2f TFLOP/s",
-                 torch.__version__, run.device, run.world_size, torch.get_num_threads(), n_parameters / 1e6,
-                 len(run.store), self.peak / 1e12)
-        schedule = config.schedule
-        total = schedule.max_steps if schedule.max_steps is not None else round(60 * (schedule.max_minutes or 0))
-        self.by_steps = schedule.max_steps is not None
-        self.bar = tqdm(total=total, initial=self.done(), unit="step" if self.by_steps else "s", dynamic_ncols=True,
-                        disable=not sys.stderr.isatty())
-        self.flops, self.molecules, self.seconds = run.counters.flops, run.counters.molecules, run.counters.seconds
-        self.tensorboard = open_tensorboard(run.output / "tensorboard")
-
-    def done(self) -> int:
-        return self.run.counters.step if self.by_steps else int(self.run.counters.seconds)
-
-    def report(self, pending: list[tuple[int, Tensor, dict[str, Tensor], Tensor]], losses: list[float]) -> None:
-        counters = self.run.counters
-        seconds = max(1e-9, counters.seconds - self.seconds)
-        rate = (counters.molecules - self.molecules) / seconds
-        flops = (counters.flops - self.flops) / seconds
-        self.flops, self.molecules, self.seconds = counters.flops, counters.molecules, counters.seconds
-        mean = {name: float(torch.stack([factors[name] for _, _, factors, _ in pending]).mean()) for name in pending[0][2]}
-        norm = float(torch.stack([norm for *_, norm in pending]).mean())
-        record = {"event": "train", "step": counters.step, "molecules": counters.molecules, "seconds": counters.seconds,
-                  "loss": sum(losses) / len(losses), **mean, "gradient_norm": norm,
-                  "lr_factor": self.run.config.schedule.factor(counters.step, counters.seconds),
-                  "molecules_per_second": rate, "tflops": flops / 1e12,
-                  "flop_utilisation": flops / (self.peak * self.run.world_size)}
-        append_json(self.path, record)
-        self.scalars("train", record, counters.step)
-        self.bar.n = self.done()
-        self.bar.set_postfix_str(f"loss {record['loss']:.2f}, {rate:.0f} molecules/s, {100 * record['flop_utilisation']:.0f} % "
-                                 "of peak", refresh=True)
-
-    def report_validation(self, numbers: dict[str, Any]) -> None:
-        counters = self.run.counters
-        append_json(self.path, {"event": "validation", **vars(counters), **numbers})
-        self.scalars("validation", numbers, counters.step)
-        log.info("step %d, %.2f M molecules: %s", counters.step, counters.molecules / 1e6,
-                 ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
-
-    def scalars(self, prefix: str, numbers: dict[str, Any], step: int) -> None:
-        if self.tensorboard is not None:
-            for name, value in numbers.items():
-                if isinstance(value, (int, float)):
-                    self.tensorboard.add_scalar(f"{prefix}/{name}", value, step)
-
-    def close(self) -> None:
-        self.bar.close()
-        if self.tensorboard is not None:
-            self.tensorboard.close()
-
-
-def open_tensorboard(path: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(path))
 
 
 def main() -> None:

@@ -73,8 +73,10 @@ class ScheduleConfig:
         if self.name not in ("wsd", "cosine"):
             raise ValueError(f"schedule name: expected 'wsd' or 'cosine', got {self.name!r}")
         if (self.max_steps is None) == (self.max_minutes is None):
-            raise ValueError("schedule: give max_steps or max_minutes, not both and not neither; got "
-                             f"{self.max_steps} and {self.max_minutes}")
+            raise ValueError(
+                "schedule: give max_steps or max_minutes, not both and not neither; got "
+                f"{self.max_steps} and {self.max_minutes}"
+            )
         if not 0 < self.decay_fraction <= 1:
             raise ValueError(f"decay_fraction: expected a value in (0, 1], got {self.decay_fraction}")
 
@@ -192,8 +194,12 @@ class TrainConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Build from nested mappings (the inverse of `to_dict`)."""
         values = dict(values)
-        sections = {"model": ModelConfig, "objective": ObjectiveConfig, "optimizer": OptimizerConfig,
-                    "schedule": ScheduleConfig}
+        sections = {
+            "model": ModelConfig,
+            "objective": ObjectiveConfig,
+            "optimizer": OptimizerConfig,
+            "schedule": ScheduleConfig,
+        }
         for section, kind in sections.items():
             if section in values:
                 given = dict(values[section])
@@ -213,6 +219,9 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(f"{where}: unknown fields {unknown}; known are {sorted(known)}")
+    numbers = {item.name for item in fields(kind) if item.type in ("float", "float | None")}
+    # YAML 1.1 reads 1e-3 (without a dot) as text
+    values = {name: float(v) if name in numbers and isinstance(v, str) else v for name, v in values.items()}
     try:
         return kind(**values)
     except TypeError as error:

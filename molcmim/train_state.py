@@ -54,8 +54,14 @@ def build_optimizers(model: CMIM, config: OptimizerConfig) -> list[torch.optim.O
     ]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)]
     if hidden:
-        optimizers.append(torch.optim.Muon(hidden, lr=config.muon_lr, momentum=config.muon_momentum,
-                                           weight_decay=config.muon_weight_decay))
+        optimizers.append(
+            torch.optim.Muon(
+                hidden,
+                lr=config.muon_lr,
+                momentum=config.muon_momentum,
+                weight_decay=config.muon_weight_decay,
+            )
+        )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
@@ -84,9 +90,15 @@ class AveragedWeights:
             self.weights[name].copy_(kept)
 
 
-def save_checkpoint(path: Path, model: CMIM, average: AveragedWeights, optimizers: list[torch.optim.Optimizer],
-                    counters: Counters, config: dict[str, Any]) -> None:
-    """Write the whole state beside `path`, force it to disk, then rename: a crash leaves the old file or the new one."""
+def save_checkpoint(
+    path: Path,
+    model: CMIM,
+    average: AveragedWeights,
+    optimizers: list[torch.optim.Optimizer],
+    counters: Counters,
+    config: dict[str, Any],
+) -> None:
+    """Write all beside `path`, force it to disk, then rename: a crash leaves the old file or the new one."""
     tensors: dict[str, Tensor] = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
     tensors |= {f"average.{name}": value for name, value in average.weights.items()}
     for k, optimizer in enumerate(optimizers):
@@ -94,14 +106,19 @@ def save_checkpoint(path: Path, model: CMIM, average: AveragedWeights, optimizer
             tensors |= {f"optimizer.{k}.{index}.{name}": value for name, value in state.items()}
     header = {"format_version": FORMAT_VERSION, "counters": asdict(counters), "config": config}
     temporary = path.with_name(path.name + ".part")
-    save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, temporary, {"molcmim": json.dumps(header)})
+    save_file(
+        {name: t.contiguous().cpu() for name, t in tensors.items()},
+        temporary,
+        {"molcmim": json.dumps(header)},
+    )
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
-def load_checkpoint(path: Path, model: CMIM, average: AveragedWeights,
-                    optimizers: list[torch.optim.Optimizer]) -> Counters:
+def load_checkpoint(
+    path: Path, model: CMIM, average: AveragedWeights, optimizers: list[torch.optim.Optimizer]
+) -> Counters:
     """Put a saved state into a freshly built run.
 
     Raises
@@ -118,7 +135,9 @@ def load_checkpoint(path: Path, model: CMIM, average: AveragedWeights,
     except Exception as error:
         raise ValueError(f"{path}: not a readable training checkpoint: {error}") from error
     if header["format_version"] > FORMAT_VERSION:
-        raise ValueError(f"{path}: format_version {header['format_version']} is newer than this molcmim's {FORMAT_VERSION}")
+        raise ValueError(
+            f"{path}: format_version {header['format_version']} is newer than this molcmim's {FORMAT_VERSION}"
+        )
     states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
     weights: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}}
     for name, value in tensors.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ def validate(model: CMIM, store: TokenStore, config: TrainConfig, tokenizer: Tok
         ``token_accuracy`` (teacher-forced), ``exact_reconstruction`` (greedy decoding of mu; shares of 1).
     """
     device = model.embedding.weight.device
+    wants = replace(config.objective, gather_negatives=False)  # other processes don't take part
     rows = validation_rows(store, config.validate_molecules)
     rows = rows[store.lengths[rows] <= model.config.max_tokens]
     if not len(rows):
@@ -48,7 +50,6 @@ def validate(model: CMIM, store: TokenStore, config: TrainConfig, tokenizer: Tok
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         for part in np.array_split(rows, max(1, round(len(rows) / config.batch_size))):
             tokens = torch.from_numpy(store.gather(part)).to(device)
-            wants = config.objective
             batch = objective.Batch(
                 tokens,
                 torch.from_numpy(store.gather(part, random=True)).to(device) if wants.needs_random_smiles else None,
@@ -70,14 +71,17 @@ def validate(model: CMIM, store: TokenStore, config: TrainConfig, tokenizer: Tok
         if config.objective.has_decoder and config.reconstruct_molecules:
             chosen = rows[np.random.default_rng(1).permutation(len(rows))[: config.reconstruct_molecules]]
             result = reconstruction(model, [row.tolist() for row in store.rows(chosen)], tokenizer=tokenizer)
-            numbers |= {"reconstruction_nats": result.nats, "token_accuracy": result.token_accuracy,
-                        "exact_reconstruction": result.exact}
+            numbers |= {
+                "reconstruction_nats": result.nats,
+                "token_accuracy": result.token_accuracy,
+                "exact_reconstruction": result.exact,
+            }
     model.train(was_training)
     return numbers
 
 
 def gemm_peak(device: torch.device, precision: str, seconds: float = 0.5) -> float:
-    """Best rate in FLOP/s of a (4096, 1024) x (1024, 1024) matrix product at this precision: the machine's own ceiling."""
+    """Best rate in FLOP/s of a (4096, 1024) x (1024, 1024) product at this precision: the machine's own ceiling."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     size = 1024 if device.type == "cpu" else 8192
     a = torch.randn(4 * size if device.type == "cpu" else size, size, device=device).to(dtype)

@@ -430,3 +430,17 @@ def test_dtype_and_device(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="device: expected a CUDA GPU for 'cuda'"):
             MolCMIM.from_pretrained(directory, device="cuda")
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(tmp_path: Path) -> None:
+    directory = tiny_checkpoint(tmp_path / "x")
+    cpu = MolCMIM.from_pretrained(directory, device="cpu")
+    gpu = MolCMIM.from_pretrained(directory, device="cuda")
+    smiles = [*SMILES, "bad"] * 10
+    np.testing.assert_allclose(gpu.embed(smiles), cpu.embed(smiles), atol=1e-4)
+    np.testing.assert_allclose(gpu.log_prob(smiles), cpu.log_prob(smiles), rtol=1e-4)
+    assert np.array_equal(gpu.embed(smiles, exact=True)[:8], gpu.embed(SMILES, exact=True))
+    assert len(gpu.decode(gpu.embed(smiles))) == 90
+    rough = MolCMIM.from_pretrained(directory, device="cuda", dtype="bfloat16")
+    np.testing.assert_allclose(rough.embed(SMILES), cpu.embed(SMILES), atol=0.1)

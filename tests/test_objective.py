@@ -10,8 +10,18 @@ from molcmim.model import CMIM, ModelConfig, Posterior, decoder_input, encoder_i
 from molcmim.objective import FACTORS, Batch, ObjectiveConfig
 from molcmim.tokenizer import BOS, EOS, MASK, PAD
 
-CONFIG = ModelConfig(vocab_size=20, width=16, heads=2, mlp_width=32, encoder_layers=1, decoder_layers=1, latent=8,
-                     memory=2, max_tokens=16, n_properties=3)
+CONFIG = ModelConfig(
+    vocab_size=20,
+    width=16,
+    heads=2,
+    mlp_width=32,
+    encoder_layers=1,
+    decoder_layers=1,
+    latent=8,
+    memory=2,
+    max_tokens=16,
+    n_properties=3,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +42,14 @@ def batch() -> Batch:
     tokens = torch.randint(4, 20, (5, 7), generator=generator)
     for row, length in enumerate((7, 3, 1, 5, 6)):
         tokens[row, length:] = PAD
-    return Batch(tokens, tokens.roll(1, 1).masked_fill(tokens == PAD, PAD), torch.randn(5, 3, generator=generator),
-                 torch.randn(5, 8, generator=generator).double(), torch.rand(5, 1, generator=generator).double() * -3,
-                 torch.rand(5, 7, generator=generator))
+    return Batch(
+        tokens,
+        tokens.roll(1, 1).masked_fill(tokens == PAD, PAD),
+        torch.randn(5, 3, generator=generator),
+        torch.randn(5, 8, generator=generator).double(),
+        torch.rand(5, 1, generator=generator).double() * -3,
+        torch.rand(5, 7, generator=generator),
+    )
 
 
 # ------------------------------------------------------------------------------------------ the contrastive factor
@@ -185,20 +200,30 @@ def test_perceiver_refuses_mlm(batch):
     objective.loss(model, batch, ObjectiveConfig("cmim"))
 
 
-@pytest.mark.parametrize("config", [
-    ObjectiveConfig("infonce"), ObjectiveConfig("dae", corruption="random_smiles"),
-    ObjectiveConfig("cmim", encoder_input="random_smiles"),
-])
+@pytest.mark.parametrize(
+    "config",
+    [
+        ObjectiveConfig("infonce"),
+        ObjectiveConfig("dae", corruption="random_smiles"),
+        ObjectiveConfig("cmim", encoder_input="random_smiles"),
+    ],
+)
 def test_missing_random_smiles_is_an_error(model, batch, config):
     assert config.needs_random_smiles
     with pytest.raises(ValueError, match="second SMILES"):
         objective.loss(model, batch._replace(random_tokens=None), config)
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"name": "gan"}, "objective name"), ({"scaling": "median"}, "scaling"), ({"tau": 0.0}, "tau"),
-    ({"weights": {"negative_kl": 1.0}}, "has no factors"), ({"mask_rate": 1.0}, "mask_rate"),
-])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "gan"}, "objective name"),
+        ({"scaling": "median"}, "scaling"),
+        ({"tau": 0.0}, "tau"),
+        ({"weights": {"negative_kl": 1.0}}, "has no factors"),
+        ({"mask_rate": 1.0}, "mask_rate"),
+    ],
+)
 def test_bad_configuration_names_the_field(values, message):
     with pytest.raises(ValueError, match=message):
         ObjectiveConfig(**values)
