@@ -199,6 +199,7 @@ class TokenStore:
     def __init__(self, directory: Path, split: str, info: CorpusInfo) -> None:
         n = {"train": info.n_train, "valid": info.n_valid}[split]
         self.info = info
+        self._place = (directory, split)
         self._main = _Ragged(directory, split, n, info.dtype)
         self._random = _Ragged(directory, f"{split}.random", n, info.dtype) if info.has_random else None
         self.lengths: IntArray = np.diff(self._main.offsets).astype(np.int64)
@@ -224,6 +225,9 @@ class TokenStore:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TokenStore.open, self._place  # another process maps the files again rather than get a copy
 
     def rows(self, indices: npt.ArrayLike) -> list[npt.NDArray[Any]]:
         """Token ids of each row, as a list of 1-D arrays (views into the file)."""

@@ -32,7 +32,7 @@ from molcmim import objective
 from molcmim.corpus import BucketSampler, CorpusInfo, TokenStore
 from molcmim.model import CMIM, count_flops
 from molcmim.objective import Batch, ObjectiveConfig
-from molcmim.tokenizer import load_tokenizer
+from molcmim.tokenizer import Tokenizer, load_tokenizer
 from molcmim.train_config import TrainConfig
 from molcmim.train_report import Reporter, StepResult
 from molcmim.train_state import AveragedWeights, Counters, build_optimizers, load_checkpoint, save_checkpoint
@@ -137,6 +137,8 @@ class Run:
         )
         torch.manual_seed(config.seed)
         self.model = CMIM(model_config).to(self.device)
+        if config.init_from is not None:
+            start_from(self.model, config.init_from, self.tokenizer)
         self.average = AveragedWeights(self.model, config.ema_decay)
         self.optimizers = build_optimizers(self.model, config.optimizer)
         self.counters = Counters()
@@ -254,6 +256,20 @@ class Run:
             )
         finally:
             self.average.swap(self.model)
+
+
+def start_from(model: CMIM, name_or_dir: str, tokenizer: Tokenizer) -> None:
+    """Copy the weights of a pretrained model into `model`; ValueError if vocabulary or architecture differ."""
+    from molcmim.pretrained import load_pretrained
+
+    loaded = load_pretrained(name_or_dir)
+    if loaded.tokenizer != tokenizer:
+        raise ValueError(f"init_from: {name_or_dir} has another vocabulary than the corpus")
+    given, wanted = loaded.model.config.to_dict(), model.config.to_dict()
+    different = {name: (given[name], wanted[name]) for name in wanted if given[name] != wanted[name]}
+    if different:
+        raise ValueError(f"init_from: {name_or_dir} has another architecture (its value, this run's): {different}")
+    model.load_state_dict(loaded.model.state_dict())
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -109,6 +109,9 @@ class TrainConfig:
         (a pretrained model directory of the averaged weights).
     name
         Name of the exported model.
+    init_from
+        Pretrained model (name or directory) whose weights the run starts from, with a fresh optimiser and schedule;
+        None: random weights. The corpus must have its vocabulary, `model` its architecture.
     batch_size
         Molecules a step on each process.
     bucket_width
@@ -140,6 +143,7 @@ class TrainConfig:
     corpus: str
     output: str
     name: str = "molcmim"
+    init_from: str | None = None
     seed: int = 0
     model: ModelConfig = field(default_factory=lambda: ModelConfig(vocab_size=1))
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)

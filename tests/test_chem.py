@@ -206,6 +206,7 @@ def test_policy_none_gives_the_text_itself_after_the_checks_that_need_no_parsing
         ("O.C[C@H](N)C(=O)O", "C[C@H](N)C(=O)O"),
         ("CCO", "CCO"),
         ("[Cl-]", "Cl"),
+        ("[Fe+2].c1cc[cH-]c1.c1cc[cH-]c1", "c1cc[cH-]c1"),  # no valid ring without its charge
     ],
 )
 def test_policy_parent(given: str, expected: str) -> None:

@@ -69,6 +69,13 @@ def test_store_is_memory_mapped_and_source_matches(corpus: Path) -> None:
     assert store.source.tolist() == [int(value) for value in expected]
 
 
+def test_another_process_maps_the_files_again(corpus: Path) -> None:
+    store = TokenStore.open(corpus, "valid")
+    reopen, place = store.__reduce__()
+    assert place == (corpus, "valid")
+    np.testing.assert_array_equal(reopen(*place).gather([3, 1]), store.gather([3, 1]))
+
+
 def test_gather_pads_rows(corpus: Path) -> None:
     store = TokenStore.open(corpus)
     rows = np.random.default_rng(0).permutation(len(store))[:50]
@@ -171,7 +178,9 @@ def test_long_tail_joins_the_next_bucket() -> None:
 def test_left_over_rows_change_from_epoch_to_epoch() -> None:
     lengths, source = lengths_and_source(101)
     sampler = BucketSampler(lengths, source, None, 10)
-    missing = {(set(range(101)) - set(sampler.batches(epoch).rows.ravel().tolist())).pop() for epoch in range(20)}
+    missing = {
+        (set(range(101)) - set(sampler.batches(epoch).rows.ravel().tolist())).pop() for epoch in range(20)
+    }
     assert len(missing) > 10
 
 
@@ -207,7 +216,8 @@ def test_two_ranks_share_the_batches_of_one() -> None:
     weights = (0.3, 1.0, 1.2)
     whole = BucketSampler(lengths, source, weights, 32, seed=5).batches(2)
     halves = [
-        BucketSampler(lengths, source, weights, 16, seed=5, world_size=2, rank=rank).batches(2) for rank in (0, 1)
+        BucketSampler(lengths, source, weights, 16, seed=5, world_size=2, rank=rank).batches(2)
+        for rank in (0, 1)
     ]
     np.testing.assert_array_equal(np.concatenate([half.rows for half in halves], axis=1), whole.rows)
     for half in halves:
@@ -267,7 +277,14 @@ def test_edges_cover_and_grow() -> None:
 
 
 def assert_same_corpus(left: Path, right: Path) -> None:
-    for file in ("train.tokens", "train.offsets", "train.source", "valid.tokens", "valid.offsets", "valid.source"):
+    for file in (
+        "train.tokens",
+        "train.offsets",
+        "train.source",
+        "valid.tokens",
+        "valid.offsets",
+        "valid.source",
+    ):
         assert (left / f"{file}.bin").read_bytes() == (right / f"{file}.bin").read_bytes(), file
     assert CorpusInfo.load(left) == CorpusInfo.load(right)
     assert load_tokenizer(left / "vocab.json") == load_tokenizer(right / "vocab.json")
@@ -297,8 +314,12 @@ def test_pack_sorts_a_shuffled_corpus_and_keeps_sources_and_splits(tmp_path: Pat
     pack(tmp_path / "corpus", tmp_path / "c.xz")
     assert unpack(tmp_path / "c.xz", tmp_path / "out") == before
     for split in ("train", "valid"):
-        given = zip(texts(tmp_path / "corpus", split), TokenStore.open(tmp_path / "corpus", split).source, strict=True)
-        after = zip(texts(tmp_path / "out", split), TokenStore.open(tmp_path / "out", split).source, strict=True)
+        given = zip(
+            texts(tmp_path / "corpus", split), TokenStore.open(tmp_path / "corpus", split).source, strict=True
+        )
+        after = zip(
+            texts(tmp_path / "out", split), TokenStore.open(tmp_path / "out", split).source, strict=True
+        )
         given_list, after_list = list(given), list(after)
         assert given_list != after_list
         assert sorted(given_list) == sorted(after_list)
@@ -311,7 +332,9 @@ def test_pack_with_two_byte_tokens(tmp_path: Path) -> None:
     assert tokenizer.vocab_size > 512
     rows = [f"[{n}CH3]{'C' * (n % 7)}O" for n in range(100, 500)]
     (tmp_path / "a.smi").write_text("\n".join(rows) + "\n")
-    build_corpus([Source(tmp_path / "a.smi")], tmp_path / "c", tokenizer, policy="none", workers=1, progress=False)
+    build_corpus(
+        [Source(tmp_path / "a.smi")], tmp_path / "c", tokenizer, policy="none", workers=1, progress=False
+    )
     assert TokenStore.open(tmp_path / "c").info.dtype == np.dtype("<u2")
     pack(tmp_path / "c", tmp_path / "c.xz")
     unpack(tmp_path / "c.xz", tmp_path / "out")

@@ -234,6 +234,17 @@ def test_every_kind_of_run_trains_validates_and_exports(tmp_path, tmp_path_facto
     assert (loaded.model.property_head is not None) is bool(changes.get("objective__properties"))
 
 
+def test_init_from_starts_from_pretrained_weights(corpus, tmp_path):
+    train(small_config(corpus, tmp_path / "first", schedule__max_steps=3))
+    start = tmp_path / "first" / "export"
+    frozen = {"optimizer": {"name": "adamw", "lr": 0.0}, "schedule__max_steps": 1, "ema_decay": 0.0}
+    train(small_config(corpus, tmp_path / "second", init_from=str(start), **frozen))
+    one, other = (load_file(path / "model.safetensors") for path in (start, tmp_path / "second" / "export"))
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    with pytest.raises(ValueError, match=r"another architecture.*'log_sigma_floor': \(-3.0, -6.0\)"):
+        train(small_config(corpus, tmp_path / "third", init_from=str(start), model__log_sigma_floor=-6.0))
+
+
 # ------------------------------------------------------------------------------------------ several processes
 
 

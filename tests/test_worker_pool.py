@@ -60,11 +60,7 @@ def children(parent: int) -> list[int]:
             fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
         except OSError:
             continue
-        if (
-            b"molcmim.chem_worker" in command
-            and f'"parent": {parent}}}'.encode() in command
-            and fields[0] != "Z"
-        ):
+        if b"molcmim.chem_worker" in command and f'"parent": {parent}}}'.encode() in command and fields[0] != "Z":
             found.append(int(entry.name))
     return found
 
@@ -193,6 +189,17 @@ def test_a_hang_is_timed(faults: None) -> None:
         assert 2.0 <= time.monotonic() - begun < 10.0  # a second to notice, two to be sure, a start or two
 
 
+def test_a_caller_that_stops_early_does_not_pay_for_what_is_left(faults: None) -> None:
+    """Five batches with a hang would take 10 s; only the one begun may cost time."""
+    with WorkerPool(1, timeout=1.0) as pool:
+        results = pool.imap([["C"], *[["CCN"]] * 5])
+        assert next(results) == [Prepared("C", Status.ok)]
+        results.close()
+        begun = time.monotonic()
+        assert pool.map(["NC"]) == [Prepared("CN", Status.ok)]
+        assert time.monotonic() - begun < 6.0
+
+
 def test_slow_rows_that_make_progress_are_not_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each row has its own time: ten rows of 0.15 s pass a limit of 0.6 s."""
     monkeypatch.setenv("MOLCMIM_FAULTS", json.dumps({"CCO": "slow"}))
@@ -279,9 +286,7 @@ def test_printing_at_start_up_does_no_harm(tmp_path: Path, monkeypatch: pytest.M
         assert pool.map(["OCC"]) == [Prepared("CCO", Status.ok)]
 
 
-def test_modules_in_the_current_folder_do_not_get_in_the_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_modules_in_the_current_folder_do_not_get_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "json.py").write_text("raise RuntimeError('wrong json')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
@@ -369,9 +374,7 @@ def test_workers_import_neither_torch_nor_numpy() -> None:
 def script(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run code as `python -` does: no file, no __main__ guard."""
     variables = os.environ | {"PYTHONPATH": str(REPOSITORY), **environment}
-    return subprocess.run(
-        [sys.executable, "-"], input=code, capture_output=True, text=True, timeout=120, env=variables
-    )
+    return subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True, timeout=120, env=variables)
 
 
 def test_in_a_thread(faults: None, reference: list[Prepared]) -> None:
@@ -455,9 +458,7 @@ with worker_pool.WorkerPool(2, timeout=4.0) as pool:
 
 
 @posix
-def test_the_alarm_of_a_stalled_parent_is_still_a_timeout(
-    faults: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_alarm_of_a_stalled_parent_is_still_a_timeout(faults: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker may end itself before its parent comes to it; the row is timed out all the same."""
     monkeypatch.setattr(Worker, "receive", lambda self, patience, closing: self._lines.get())
     monkeypatch.setattr(worker_pool, "ALARM_GRACE_SECONDS", 0.0)
