@@ -114,6 +114,8 @@ def _inject(fault: str | None) -> None:
         os._exit(1)
     if fault == "hang":
         collections.deque(itertools.repeat(None), maxlen=0)  # never returns and never lets another thread run
+    if fault == "print":
+        os.write(1, b"something else\n")
     if fault == "slow":
         time.sleep(0.15)
     if fault == "memory":

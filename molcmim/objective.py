@@ -194,11 +194,14 @@ def log_contrastive(z: Tensor, tau: float, others: Tensor | None = None, offset:
         return -F.softplus(log_mean)
 
 
-def log_infonce(mu: Tensor, positive: Tensor, tau: float) -> Tensor:
-    """One-way InfoNCE: log softmax_j( cos(mu_i, positive_j) / tau ) at j = i. (B, L), (G, L) -> (B,), rows aligned."""
+def log_infonce(mu: Tensor, positive: Tensor, tau: float, offset: int = 0) -> Tensor:
+    """One-way InfoNCE: log softmax_j( cos(mu_i, positive_j) / tau ) at the own positive, j = offset + i.
+
+    mu (B, L), positives of the global batch (G, L) -> (B,). -log G when all agree.
+    """
     with torch.autocast(mu.device.type, enabled=False):
         cosine = F.normalize(mu.float(), dim=-1) @ F.normalize(positive.float(), dim=-1).T  # (B, G)
-        return (cosine / tau).log_softmax(dim=1).diagonal()
+        return (cosine / tau).log_softmax(dim=1).diagonal(offset)
 
 
 def log_properties(predicted: Tensor, y: Tensor) -> Tensor:
@@ -225,8 +228,13 @@ class _AllGather(torch.autograd.Function):
         return grad.chunk(dist.get_world_size())[dist.get_rank()]
 
 
-def gather(x: Tensor) -> tuple[Tensor, int]:
-    """(B, L) of this rank -> (G, L) of all ranks (equal B on each) and the position of this rank's first row."""
+def gather_if(wanted: bool, x: Tensor) -> tuple[Tensor, int]:
+    """(B, L) of this rank -> (G, L) of all ranks (equal B on each) and the position of this rank's first row.
+
+    `x` itself and 0 where it isn't wanted, or there is one process only.
+    """
+    if not wanted or not dist.is_initialized():
+        return x, 0
     return _AllGather.apply(x), dist.get_rank() * x.shape[0]
 
 
@@ -283,8 +291,8 @@ def log_factors(model: CMIM, batch: Batch, config: ObjectiveConfig) -> dict[str,
     if config.name == "infonce":
         if batch.random_tokens is None:
             raise ValueError("random_tokens: infonce needs a second SMILES of each molecule; the batch has none")
-        positive = model.encode(encoder_input(batch.random_tokens)).mu
-        return {"infonce": log_infonce(posterior.mu, positive, config.tau)}
+        positive, offset = gather_if(config.gather_negatives, model.encode(encoder_input(batch.random_tokens)).mu)
+        return {"infonce": log_infonce(posterior.mu, positive, config.tau, offset)}
 
     z = posterior.mu
     if config.name in SAMPLED:
@@ -299,7 +307,7 @@ def log_factors(model: CMIM, batch: Batch, config: ObjectiveConfig) -> dict[str,
         elif name == "negative_kl":
             factors[name] = negative_kl(posterior)
         elif name == "contrastive":
-            others, offset = gather(z) if config.gather_negatives and dist.is_initialized() else (None, 0)
+            others, offset = gather_if(config.gather_negatives, z)
             factors[name] = log_contrastive(z, config.tau, others, offset)
         elif name == "properties":
             if model.property_head is None or batch.properties is None:

@@ -248,7 +248,9 @@ def test_init_from_starts_from_pretrained_weights(corpus, tmp_path):
 # ------------------------------------------------------------------------------------------ several processes
 
 
-def objective_and_gradients(rank: int, world_size: int, gathered: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def objective_and_gradients(
+    name: str, rank: int, world_size: int, gathered: bool
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Loss (mean over ranks) and averaged gradients of one step on this rank's share of a global batch of 8."""
     torch.manual_seed(0)
     model = CMIM(
@@ -264,24 +266,24 @@ def objective_and_gradients(rank: int, world_size: int, gathered: bool) -> tuple
             max_tokens=16,
         )
     )
-    whole = Batch(torch.randint(4, 20, (8, 6)), noise=torch.randn(8, 8))
+    whole = Batch(torch.randint(4, 20, (8, 6)), torch.randint(4, 20, (8, 6)), noise=torch.randn(8, 8))
     n = 8 // world_size
     batch = Batch(*(None if x is None else x[rank * n : (rank + 1) * n] for x in whole))
-    module: torch.nn.Module = Objective(model, ObjectiveConfig("cmim", tau=1.0, gather_negatives=gathered))
+    module: torch.nn.Module = Objective(model, ObjectiveConfig(name, tau=1.0, gather_negatives=gathered))
     if world_size > 1:
-        module = torch.nn.parallel.DistributedDataParallel(module)
+        module = torch.nn.parallel.DistributedDataParallel(module, find_unused_parameters=name == "infonce")
     loss, _ = module(batch)
     loss.backward()
     loss = loss.detach() / world_size
     if world_size > 1:
         dist.all_reduce(loss)
-    return loss, {name: p.grad for name, p in model.named_parameters()}
+    return loss, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def _rank(rank: int, directory: str, gathered: bool) -> None:
+def _rank(rank: int, directory: str, name: str, gathered: bool) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{directory}/rendezvous", rank=rank, world_size=2)
-    loss, gradients = objective_and_gradients(rank, 2, gathered)
+    loss, gradients = objective_and_gradients(name, rank, 2, gathered)
     if rank == 0:
         from safetensors.torch import save_file
 
@@ -289,11 +291,11 @@ def _rank(rank: int, directory: str, gathered: bool) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("gathered", [True, False])
-def test_two_processes_with_gathered_negatives_give_loss_and_gradients_of_one(tmp_path, gathered):
-    torch.multiprocessing.spawn(_rank, (str(tmp_path), gathered), nprocs=2)
+@pytest.mark.parametrize(("name", "gathered"), [("cmim", True), ("cmim", False), ("infonce", True)])
+def test_two_processes_with_gathered_negatives_give_loss_and_gradients_of_one(tmp_path, name, gathered):
+    torch.multiprocessing.spawn(_rank, (str(tmp_path), name, gathered), nprocs=2)
     two = load_file(tmp_path / "rank0.safetensors")
-    loss, gradients = objective_and_gradients(0, 1, gathered=False)
+    loss, gradients = objective_and_gradients(name, 0, 1, gathered=False)
     agrees = [torch.allclose(two["loss"], loss, atol=1e-6)]
     agrees += [torch.allclose(two[name], gradient, atol=1e-5) for name, gradient in gradients.items()]
     # without gathering, each process contrasts with its own four molecules only: another objective

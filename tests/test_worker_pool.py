@@ -167,7 +167,7 @@ def test_faults_cost_exactly_their_rows(faults: None, reference: list[Prepared])
     """Four kinds of fault, first, last, side by side, on both sides of job borders, with two workers."""
     places = {0: "CCO", 1: "CCS", 187: "CCF", 188: "CCO", 700: "CCN", 701: "CCS", 900: "CCF", 1499: "CCO"}
     rows, expected = with_faults(reference, places)
-    with WorkerPool(2, timeout=1.0, memory_mb=512) as pool:
+    with WorkerPool(2, timeout=2.0, memory_mb=512) as pool:
         assert pool.map(rows) == expected
         assert pool.map(ROWS[:200]) == reference[:200]  # the pool goes on
         batches = list(pool.imap(rows[start : start + 300] for start in (0, 900)))
@@ -175,7 +175,7 @@ def test_faults_cost_exactly_their_rows(faults: None, reference: list[Prepared])
 
 
 def test_a_job_of_faults_only(faults: None) -> None:
-    with WorkerPool(1, timeout=0.3) as pool:
+    with WorkerPool(1, timeout=1.0) as pool:
         assert pool.map(["CCO", "CCN", "CCS", "CCO"]) == [
             Prepared(None, status) for status in (Status.crash, Status.timeout, Status.crash, Status.crash)
         ]
@@ -201,19 +201,19 @@ def test_a_caller_that_stops_early_does_not_pay_for_what_is_left(faults: None) -
 
 
 def test_slow_rows_that_make_progress_are_not_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each row has its own time: ten rows of 0.15 s pass a limit of 0.6 s."""
+    """Each row has its own time: ten rows of 0.15 s pass a limit of 1 s."""
     monkeypatch.setenv("MOLCMIM_FAULTS", json.dumps({"CCO": "slow"}))
-    with WorkerPool(1, timeout=0.6) as pool:
+    with WorkerPool(1, timeout=1.0) as pool:
         assert pool.map(["CCO"] * 10) == [Prepared("CCO", Status.ok)] * 10
 
 
 def test_a_stall_of_this_process_is_not_held_against_the_rows(reference: list[Prepared]) -> None:
     """A caller that holds the interpreter lock for longer than the limit must not cause timeouts."""
-    with WorkerPool(1, timeout=0.5) as pool:
+    with WorkerPool(1, timeout=0.8) as pool:
         results = pool.imap([ROWS[:500], ROWS[500:1000], ROWS[1000:1500]])
         first = next(results)
         begun = time.monotonic()
-        while time.monotonic() - begun < 1.0:
+        while time.monotonic() - begun < 1.5:
             sorted(range(3_000_000), key=int.bit_count)  # one call into C of about 0.3 s
         assert [*first, *next(results), *next(results)] == reference
 
@@ -284,6 +284,22 @@ def test_printing_at_start_up_does_no_harm(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.syspath_prepend(str(tmp_path))
     with WorkerPool(1) as pool:
         assert pool.map(["OCC"]) == [Prepared("CCO", Status.ok)]
+
+
+def test_printing_from_inside_the_worker_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOLCMIM_FAULTS", json.dumps({"CCO": "print"}))
+    with WorkerPool(1) as pool:
+        assert pool.map(["CCO", "OC", "CCO"]) == [Prepared(text, Status.ok) for text in ("CCO", "CO", "CCO")]
+
+
+@posix
+def test_a_reply_cut_off_in_the_middle_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "python"
+    fake.write_text("""#!/bin/sh\nprintf '{"ready":true}\\n'; read request; printf '[["CO","ok"]]\\n[["CC'\n""")
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    with WorkerPool(1) as pool:
+        assert pool.map(["OC", "CCO", "CCN"])[0] == Prepared("CO", Status.ok)
 
 
 def test_modules_in_the_current_folder_do_not_get_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
