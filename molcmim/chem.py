@@ -9,7 +9,7 @@ processes that may die or be killed at the cost of one row: see `molcmim.worker_
 RDKit is imported by the first call that needs it, so importing this module is cheap.
 
 How MAX_CHARS = 2,000 was chosen (RDKit 2026.09.1 and 2026.03.5, Linux x86-64 wheels). Writing a SMILES
-recurses once per atom and takes about 430 bytes of stack for each. A chain or a macrocycle of 2,000 carbons,
+recurses once per atom and takes 400 to 500 bytes of stack for each. A chain or a macrocycle of 2,000 carbons,
 the worst case under the cap, needs between 0.75 and 1 MiB; the usual stack is 8 MiB, where the first death
 comes between 16,000 and 20,000 atoms. Tried at the cap without a death, in the main thread and in threads of
 1 MiB: chains, macrocycles, nested branches, bare nested parentheses, 1,000 fragments, small rings, spiro and

@@ -46,6 +46,14 @@ def build(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory to make.")],
+    mark: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Like SOURCE, but only to give its weight to molecules that a SOURCE has: its others are left out.",
+            show_default=False,
+        ),
+    ] = None,
     tokenizer: Annotated[
         TokenizerKind, typer.Option(help="Kind of the tokenizer that is trained on the corpus.")
     ] = TokenizerKind.smiles,
@@ -84,8 +92,9 @@ def build(
     from molcmim.corpus_build import Source, build_corpus
     from molcmim.tokenizer import load_tokenizer
 
+    marks = [Source(path, weight, column=column, mark=True) for path, weight in map(parse_source, mark or [])]
     info = build_corpus(
-        [Source(path, weight, column=column) for path, weight in map(parse_source, sources)],
+        [*marks, *(Source(path, weight, column=column) for path, weight in map(parse_source, sources))],
         output,
         tokenizer.value if vocab is None else load_tokenizer(vocab),
         max_tokens=max_tokens,

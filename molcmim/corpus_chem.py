@@ -7,6 +7,7 @@ Only rows that passed `chem.prepare` and fit `max_tokens` come here.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,8 +27,9 @@ _RDKIT_NAMES = (
     *("NumAromaticHeterocycles", "NumSaturatedHeterocycles", "NumBridgeheadAtoms", "NumAtomStereoCenters"),
     *("chi0v", "chi1v", "hallKierAlpha", "kappa1", "kappa2"),
 )
-_ELEMENTS = {"N": 7, "O": 8, "F": 9, "P": 15, "S": 16, "Cl": 17, "Br": 35}
-_COUNT_NAMES = ("FormalCharge", "ChargedAtoms", *(f"Num{symbol}" for symbol in _ELEMENTS))
+_ELEMENTS = ("N", "O", "F", "P", "S", "Cl", "Br")
+_FORMULA_PART = re.compile("([A-Z][a-z]?)([0-9]*)")
+_COUNT_NAMES = ("FormalCharge", *(f"Num{symbol}" for symbol in _ELEMENTS))
 PROPERTY_NAMES: tuple[str, ...] = (*_RDKIT_NAMES, *_COUNT_NAMES)
 
 CLIP = 5.0
@@ -67,14 +69,9 @@ def descriptors(molecules: Sequence[Chem.Mol | None]) -> npt.NDArray[np.float32]
 
 
 def _counts(molecule: Chem.Mol) -> list[int]:
-    atoms = [(atom.GetAtomicNum(), atom.GetFormalCharge()) for atom in molecule.GetAtoms()]
-    numbers = [number for number, _ in atoms]
-    charges = [charge for _, charge in atoms]
-    return [
-        sum(charges),
-        sum(charge != 0 for charge in charges),
-        *(numbers.count(number) for number in _ELEMENTS.values()),
-    ]
+    # the formula is written in C++; going through the atoms here would take as long as parsing the molecule
+    formula = {e: int(n or 1) for e, n in _FORMULA_PART.findall(rdMolDescriptors.CalcMolFormula(molecule))}
+    return [Chem.GetFormalCharge(molecule), *(formula.get(symbol, 0) for symbol in _ELEMENTS)]
 
 
 def standardise(directory: Path, rows: Sequence[int]) -> PropertyInfo:

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 from collections import Counter, deque
@@ -203,8 +202,13 @@ class _Process:
     def __init__(self, settings: dict[str, Any]) -> None:
         root = str(Path(__file__).resolve().parents[1])
         program = f"import sys; sys.path.insert(0, {root!r}); from molcmim.corpus_worker import main; main()"
+        # A session of its own: Ctrl-C reaches the parent only, which ends its children; so does its death, by
+        # the end of their standard input.
         self._process = subprocess.Popen(
-            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
         self._send(settings)
 
@@ -245,7 +249,6 @@ def _receive(stream: IO[bytes]) -> bytes | None:
 
 def main() -> None:
     """Child process: settings first, then chunk after chunk until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends its children
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not get among the answers
     settings = _receive(sys.stdin.buffer)

@@ -57,6 +57,7 @@ __all__ = [
     "available",
     "load_pretrained",
     "save_pretrained",
+    "update_card",
 ]
 
 MAX_FIELD = {"encoder_layers": 512, "decoder_layers": 512, "perceiver_token_layers": 512}  # others: 2**20
@@ -250,10 +251,39 @@ def save_pretrained(
         CARD: (_default_card(config) if card is None else card).encode("utf-8"),
     }
     config["files"] = {key: hashlib.sha256(value).hexdigest() for key, value in contents.items()}
-    text = json.dumps(config, indent=2, allow_nan=False, default=_to_json)
-    contents[CONFIG] = (text + "\n").encode("utf-8")
+    contents[CONFIG] = _config_bytes(config)
     _write_directory(target, contents)
     return target
+
+
+def update_card(name_or_dir: str | os.PathLike[str], text: str) -> Path:
+    """Replace the model card of a checkpoint; the weights keep their bytes, and the model its id.
+
+    Every file is checked against its sha256 on the way, so a damaged checkpoint is refused, not passed on.
+
+    Returns
+    -------
+    Path
+        The directory.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint, or anything about its files is wrong.
+    """
+    directory = find_checkpoint(name_or_dir).resolve()
+    config = read_config(directory)
+    _check_replaceable(directory)
+    contents = {name: read_file(directory, config, name) for name in config["files"] if name != CARD}
+    contents[CARD] = text.encode("utf-8")
+    config["files"][CARD] = hashlib.sha256(contents[CARD]).hexdigest()
+    contents[CONFIG] = _config_bytes(config)
+    _write_directory(directory, contents)
+    return directory
+
+
+def _config_bytes(config: Mapping[str, Any]) -> bytes:
+    return (json.dumps(config, indent=2, allow_nan=False, default=_to_json) + "\n").encode("utf-8")
 
 
 def _weights_bytes(model: CMIM, dtype: str) -> bytes:

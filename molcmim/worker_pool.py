@@ -234,9 +234,7 @@ class _Batch:
 class _Driver(threading.Thread):
     """Feeds one worker from the common queue, and replaces it when it dies or hangs."""
 
-    def __init__(
-        self, jobs: queue.SimpleQueue[_Job | None], settings: dict[str, Any], timeout: float
-    ) -> None:
+    def __init__(self, jobs: queue.SimpleQueue[_Job | None], settings: dict[str, Any], timeout: float) -> None:
         super().__init__(name="molcmim-worker-driver", daemon=True)
         self.closing = threading.Event()
         self._jobs = jobs
@@ -280,9 +278,7 @@ class _Driver(threading.Thread):
             one_by_one = True
         return answers
 
-    def _collect(
-        self, worker: Worker, answers: list[Prepared], n_rows: int, one_by_one: bool
-    ) -> Status | None:
+    def _collect(self, worker: Worker, answers: list[Prepared], n_rows: int, one_by_one: bool) -> Status | None:
         """Append answers until all have come (None) or the worker dies or hangs (the status of the row)."""
         # The first silence only starts the search, so it may be short: a slow row loses nothing but time.
         patience = self._patience if one_by_one else min(self._patience, max(1.0, self._patience / 5))

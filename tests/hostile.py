@@ -19,17 +19,13 @@ LINE_1_MB_NOT_ASCII = "é" * 1_000_000
 def _rings(atoms: int) -> str:
     """A ladder of `atoms` dummy atoms, made of ring closures with large numbers only."""
     pairs = [(i, i + 1) for i in range(atoms - 1)] + [(i, i + 2) for i in range(atoms - 2)]
-    return ".".join(
-        "*" + "".join(f"%({100 + n})" for n, p in enumerate(pairs) if i in p) for i in range(atoms)
-    )
+    return ".".join("*" + "".join(f"%({100 + n})" for n, p in enumerate(pairs) if i in p) for i in range(atoms))
 
 
 def _complete_graph(atoms: int) -> str:
     """Every dummy atom bonded to every other: the ring search's worst case."""
     pairs = [(i, j) for j in range(atoms) for i in range(j)]
-    return ".".join(
-        "*" + "".join(f"%({100 + n})" for n, p in enumerate(pairs) if i in p) for i in range(atoms)
-    )
+    return ".".join("*" + "".join(f"%({100 + n})" for n, p in enumerate(pairs) if i in p) for i in range(atoms))
 
 
 _EMPTY: list[object] = [None, math.nan, "", " ", "\t", "\n", " \t\r\n ", b"", b"  \n"]

@@ -132,9 +132,7 @@ def test_missing_in_pandas_is_empty() -> None:
     assert [row.status for row in prepare_many(column)] == [Status.ok, Status.empty, Status.empty]
 
 
-@pytest.mark.parametrize(
-    "other", [0, 1.5, -math.inf, False, 10**400, Decimal(1), Fraction(1, 2), [], {}, object()]
-)
+@pytest.mark.parametrize("other", [0, 1.5, -math.inf, False, 10**400, Decimal(1), Fraction(1, 2), [], {}, object()])
 def test_neither_text_nor_missing_is_a_parse_error(other: object) -> None:
     assert prepare(other) == Prepared(None, Status.parse_error)
 
@@ -158,9 +156,7 @@ def test_cap_is_exact_and_holds_for_what_is_written() -> None:
     assert prepare("[#6]", max_chars=2).status is Status.too_many_chars
     written = prepare("C->[Fe]").canonical_smiles
     assert written == "[CH4]->[Fe]"
-    assert (
-        prepare("C->[Fe]", max_chars=10).status is Status.too_many_chars
-    )  # else it would not be accepted again
+    assert prepare("C->[Fe]", max_chars=10).status is Status.too_many_chars  # else it would not be accepted again
 
 
 @pytest.mark.parametrize("max_chars", [0, -1, 1.5, "9", None, True])
@@ -169,9 +165,7 @@ def test_bad_cap_is_refused(max_chars: object) -> None:
         prepare("C", max_chars=max_chars)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "call", [prepare, lambda s, p: prepare_many([s], p), lambda s, p: prepare_many([], p)]
-)
+@pytest.mark.parametrize("call", [prepare, lambda s, p: prepare_many([s], p), lambda s, p: prepare_many([], p)])
 def test_unknown_policy_is_refused(call) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="policy: expected one of none, canonical, parent, got 'best'"):
         call("C", "best")
@@ -218,9 +212,7 @@ def test_parent_does_not_depend_on_the_order_of_atoms() -> None:
     molecule = Chem.MolFromSmiles("C[NH2+]C[C@H](O)c1ccc(O)c(O)c1.CC(=O)[O-].OC(=O)C(F)(F)F.[Na+].[Cl-]")
     shuffled = Chem.MolToRandomSmilesVect(molecule, 50, randomSeed=1)
     assert len(set(shuffled)) > 40
-    assert {prepare(smiles, "parent").canonical_smiles for smiles in shuffled} == {
-        "CNC[C@H](O)c1ccc(O)c(O)c1"
-    }
+    assert {prepare(smiles, "parent").canonical_smiles for smiles in shuffled} == {"CNC[C@H](O)c1ccc(O)c(O)c1"}
 
 
 REAL = [
@@ -254,9 +246,7 @@ def test_canonical_form_is_a_fixed_point_and_unique(policy: str) -> None:
 def test_molecules_get_what_their_smiles_get() -> None:
     molecules = [Chem.MolFromSmiles(smiles) for smiles in REAL]
     for policy in chem.POLICIES:
-        assert prepare_many(molecules, policy) == prepare_many(
-            [Chem.MolToSmiles(m) for m in molecules], policy
-        )
+        assert prepare_many(molecules, policy) == prepare_many([Chem.MolToSmiles(m) for m in molecules], policy)
     assert prepare(Chem.AddHs(Chem.MolFromSmiles("CCO"))) == Prepared("CCO", Status.ok)
     assert prepare(Chem.RWMol(Chem.MolFromSmiles("OCC"))) == Prepared("CCO", Status.ok)
 
@@ -302,9 +292,7 @@ def test_pandas_and_arrow_columns_are_listed_by_position() -> None:
         to_text_list(pyarrow.table({"smiles": rows}))
 
 
-@pytest.mark.parametrize(
-    "single", ["CCO", b"CCO", bytearray(b"CCO"), np.str_("CCO"), Chem.MolFromSmiles("CCO")]
-)
+@pytest.mark.parametrize("single", ["CCO", b"CCO", bytearray(b"CCO"), np.str_("CCO"), Chem.MolFromSmiles("CCO")])
 @pytest.mark.parametrize("call", [to_text_list, prepare_many])
 def test_a_single_molecule_is_refused_with_advice(call, single: object) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(TypeError, match=r"expected a list of molecules, got a single \w+; pass \[smiles\]"):

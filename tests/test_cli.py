@@ -31,6 +31,7 @@ import molcmim
 from molcmim import MolCMIM, cli_run
 from molcmim.cli import app, parse_value
 from molcmim.cli_corpus import parse_source
+from molcmim.corpus import CorpusInfo
 
 # Lines of a .smi file, and their statuses with the tiny model.
 LINES: list[tuple[bytes, str]] = [
@@ -621,3 +622,12 @@ def test_sources_with_weights() -> None:
     assert parse_source("a.smi=0.25") == ("a.smi", 0.25)
     assert parse_source("a=b.smi") == ("a=b.smi", 1.0)
     assert parse_source("a=b.smi=2") == ("a=b.smi", 2.0)
+
+
+def test_corpus_build_with_a_marking_source(tmp_path: Path) -> None:
+    (tmp_path / "marks.smi").write_text("CCO\nCCCCCCCl\n")
+    (tmp_path / "all.smi").write_text("\n".join(["CCO", "CCN", "c1ccccc1", "CCCCCO"]) + "\n")
+    arguments = ("--mark", f"{tmp_path / 'marks.smi'}=0.5", tmp_path / "all.smi", "-o", tmp_path / "corpus")
+    run("corpus", "build", *arguments, "--valid-fraction", 0, "--min-count", 1)
+    sources = CorpusInfo.load(tmp_path / "corpus").sources
+    assert [(source.weight, source.n) for source in sources] == [(0.5, 1), (1.0, 3)]

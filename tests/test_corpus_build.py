@@ -311,6 +311,24 @@ def test_properties_are_standardised(tmp_path: Path) -> None:
     assert len(TokenStore.open(tmp_path / "out", "valid").properties([0, 1])) == 2
 
 
+def test_descriptors_of_known_molecules() -> None:
+    from molcmim.corpus_chem import PROPERTY_NAMES, descriptors, parse
+
+    values = descriptors([parse("[NH3+]CC(=O)[O-].ClCBr.[Na+]"), parse("C1C"), parse("c1ccccc1O")])
+    salt, phenol = (dict(zip(PROPERTY_NAMES, row.tolist(), strict=True)) for row in values[[0, 2]])
+    expected = {"FormalCharge": 1, "NumN": 1, "NumO": 2, "NumF": 0, "NumS": 0, "NumCl": 1, "NumBr": 1}
+    assert {name: salt[name] for name in expected} == expected
+    assert (phenol["NumRings"], phenol["NumAromaticRings"], phenol["NumHBD"], phenol["FractionCSP3"]) == (
+        1,
+        1,
+        1,
+        0,
+    )
+    assert phenol["amw"] == pytest.approx(94.113, abs=0.01)
+    assert phenol["tpsa"] == pytest.approx(20.23, abs=0.01)
+    assert np.isnan(values[1]).all()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

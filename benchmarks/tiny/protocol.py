@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from rdkit import Chem, RDLogger
+from rdkit import Chem, rdBase
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.svm import SVC, SVR
@@ -54,7 +54,7 @@ SETS = {
 class Dataset(NamedTuple):
     """The rows of a benchmark file that RDKit can parse, in the file's order."""
 
-    smiles: list[str]
+    smiles: list[str]  #: as given, blanks and all (some of ESOL's end in one)
     mols: list[Chem.Mol]
     y: Array  #: (n,)
     task: str
@@ -90,9 +90,9 @@ def load_set(data: Path, name: str) -> Dataset:
     plain, packed = (data / "moleculenet" / f"{info.file}{end}" for end in (".csv", ".csv.gz"))
     raw = plain.read_bytes() if plain.is_file() else gzip.decompress(packed.read_bytes())
     rows = list(csv.DictReader(io.StringIO(raw.decode("utf-8-sig"))))
-    RDLogger.DisableLog("rdApp.*")
-    parsed = [(row[info.smiles].strip(), float(row[info.target])) for row in rows]
-    kept = [(text, mol, y) for text, y in parsed if (mol := Chem.MolFromSmiles(text)) is not None]
+    with rdBase.BlockLogs():
+        parsed = [(row[info.smiles], Chem.MolFromSmiles(row[info.smiles]), float(row[info.target])) for row in rows]
+    kept = [row for row in parsed if row[1] is not None]
     smiles, mols, y = zip(*kept, strict=True)
     return Dataset(list(smiles), list(mols), np.array(y), info.task, len(rows) - len(kept))
 
@@ -101,7 +101,7 @@ def floor_features(mol: Chem.Mol, smiles: str) -> list[float]:
     """19 counts that any embedding should beat.
 
     Atoms of C N O F P S Cl Br I B Si; aromatic atoms, formal charge, hydrogens; double, triple and ring bonds;
-    rings; length of the SMILES.
+    rings; length of the SMILES as given.
     """
     atoms, bonds = list(mol.GetAtoms()), list(mol.GetBonds())
     symbols = [atom.GetSymbol() for atom in atoms]
@@ -127,11 +127,9 @@ def load_peer(directory: Path, name: str, smiles: list[str]) -> Array:
         If its molecules aren't these, in this order.
     """
     with np.load(directory / f"{name}.npz", allow_pickle=False) as file:
-        theirs, features = [str(text).strip() for text in file["smiles"]], file["emb"].astype(np.float64)
+        theirs, features = [str(text) for text in file["smiles"]], file["emb"].astype(np.float64)
     if theirs != smiles:
-        raise ValueError(
-            f"{directory / name}.npz: expected the {len(smiles)} molecules of the set, in its order"
-        )
+        raise ValueError(f"{directory / name}.npz: expected the {len(smiles)} molecules of the set, in its order")
     return features
 
 
@@ -165,9 +163,7 @@ def standardise(train: Array, test: Array) -> tuple[Array, Array]:
     return apply(train), apply(test)
 
 
-def svm_scores(
-    features: Array, y: Array, train: Rows, test: Rows, task: str, costs: tuple[float, ...]
-) -> list[float]:
+def svm_scores(features: Array, y: Array, train: Rows, test: Rows, task: str, costs: tuple[float, ...]) -> list[float]:
     """RMSE (of the SVR) or ROC AUC (of the SVC) on the test rows for each value of C.
 
     gamma is 1 / number of features. The SVR sees the target standardised. The kernel is computed here, with one
