@@ -11,14 +11,14 @@ RDKit is imported by the first call that needs it, so importing this module is c
 How MAX_CHARS = 2,000 was chosen (RDKit 2026.09.1 and 2026.03.5, Linux x86-64 wheels). Writing a SMILES
 recurses once per atom and takes 400 to 500 bytes of stack for each. A chain or a macrocycle of 2,000 carbons,
 the worst case under the cap, needs between 0.75 and 1 MiB; the usual stack is 8 MiB, where the first death
-comes between 16,000 and 20,000 atoms. Tried at the cap without a death, in the main thread and in threads of
-1 MiB: chains, macrocycles, nested branches, bare nested parentheses, 1,000 fragments, small rings, spiro and
-fused rings, 125 ring closures open at once, complete and complete bipartite graphs of dummy atoms,
-hypercubes, Paley, Kneser and rook graphs, tori, random regular graphs, fullerenes, acenes, cumulenes,
-hundreds of stereo centres and double bonds, bracket atoms with absurd isotopes, charges and maps, and 200,000
-random strings from a grammar of such pieces. The slowest took 0.8 s and 220 MiB (the complete bipartite graph
-on 14 + 14 dummy atoms), the largest 284 MiB (the macrocycle). The longest SMILES of MoleculeNet has 1,340
-characters.
+comes between 16,000 and 20,000 atoms. Tried at or below the cap without a death, in the main thread and (all
+but the graphs) in threads of 1 MiB: chains, macrocycles, nested branches, bare nested parentheses, 1,000
+fragments, small rings, spiro and fused rings, 125 ring closures open at once, complete and complete bipartite
+graphs of dummy atoms, hypercubes, Paley, Kneser and rook graphs, tori, random regular graphs, fullerenes,
+acenes, cumulenes, hundreds of stereo centres and double bonds, bracket atoms with absurd isotopes, charges
+and maps, and 200,000 random strings from a grammar of such pieces. The slowest took 0.8 s and 220 MiB (the
+complete bipartite graph on 14 + 14 dummy atoms), the largest 284 MiB (the macrocycle). The longest SMILES of
+MoleculeNet has 1,340 characters.
 """
 
 from __future__ import annotations
