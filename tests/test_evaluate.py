@@ -189,7 +189,8 @@ def test_card_says_scores_compute_data_and_licences(benchmark: None, tmp_path: P
         "corpus": {"n_train": 1000, "n_valid": 5, "sources": [{"name": "a", "weight": 1.0, "n": 1005}]},
     }  # fmt: skip
     log = [
-        {"event": "start", "device": "cpu", "threads": 2, "world_size": 1, "torch": "2.13.0", "gemm_tflops": 0.2},
+        {"event": "start", "device": "cpu", "threads": 2, "world_size": 1, "torch": "2.13.0", "gemm_tflops": 0.2,
+         "config": {"reconstruct_molecules": 200}},
         {"event": "validation", "step": 10, "molecules": 1280, "seconds": 60.0, "reconstruction_nats": 9.5,
          "token_accuracy": 0.5, "exact_reconstruction": 0.25},
     ]  # fmt: skip
@@ -209,9 +210,10 @@ def test_card_says_scores_compute_data_and_licences(benchmark: None, tmp_path: P
         "| exact, greedy decoding | 40.0 % |",
         "5000 held-out molecules, 2 more not encodable",
         "| `both` | 0.701 ± 0.050 |",
-        "Rows not embedded: both esol 3.",
+        "Rows not embedded: `both` ESOL 3.",
         "| 10 | 0.00 | 1 | 9.50 | 50.0 % | 25.0 % |",
-        "1.50 M molecules in 11719 steps of 128: 2.00 hours of training on cpu (x 1, 2 threads, torch 2.13.0",
+        "Validation during training, on 200 molecules.",
+        "1.50 M molecules in 11719 steps of 128: 2.00 hours of training on cpu (processes: 1, threads: 2, torch 2.13.0",
         "1.25e+15 FLOPs",
         "`a` 1,005 (weight 0.3)",
         "CC BY-SA 3.0",

@@ -32,6 +32,7 @@ import torch
 from rdkit import Chem, rdBase
 from report import card_text, curve_table, plot_curve, read_log, reconstruction_table, spec5_table
 
+import molcmim
 from molcmim import MolCMIM
 from molcmim.corpus import TokenStore
 from molcmim.embed import has_decoder
@@ -180,12 +181,13 @@ def machine() -> dict[str, Any]:
     if info.is_file():
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = names[0].partition(":")[2].strip() if names else cpu
-    packages = {name: version(name) for name in ("molcmim", "torch", "rdkit", "numpy", "scikit-learn")}
+    packages = {name: version(name) for name in ("torch", "rdkit", "numpy", "scikit-learn")}
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
+        "molcmim": molcmim.__version__,
         **packages,
     }
 
@@ -212,6 +214,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="corpus directory, for its validation split")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"))
     parser.add_argument("--sets", default=",".join(protocol.SETS))
+    parser.add_argument("--molecules", type=int, default=HELD_OUT, help="held-out molecules to reconstruct")
     parser.add_argument("--peers", type=Path, help="other models' embeddings: PEERS/NAME/SET.npz")
     parser.add_argument("--log", type=Path, help="log.jsonl of the training run")
     parser.add_argument("--card", type=Path, help="checkpoint directory whose README.md to write")
@@ -229,8 +232,10 @@ def main() -> None:
         **git_state(),
         "machine": machine(),
         "model": {key: model.config[key] for key in ("name", "parameters", "objective")} | {"id": model.model_id},
-        "reconstruction": reconstruction(model, arguments.corpus) if has_decoder(model.objective) else None,
+        "reconstruction": None,
     }
+    if has_decoder(model.objective):
+        results["reconstruction"] = reconstruction(model, arguments.corpus, arguments.molecules)
     print(json.dumps(results["reconstruction"]))
     data = Path(os.environ["MOLCMIM_DATA"])
     results["spec5"] = spec5(model, data, arguments.sets.split(","), arguments.peers)
@@ -240,7 +245,7 @@ def main() -> None:
     arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     tables = [reconstruction_table(results["reconstruction"]), spec5_table(results["spec5"])]
     if results["training"]:
-        tables.append(curve_table(results["training"]["curve"]))
+        tables.append(curve_table(results["training"]))
         if plot_curve(results["training"]["curve"], arguments.out.with_suffix(".png")):
             tables.append(f"![learning curve]({arguments.out.stem}.png)")
     arguments.out.with_suffix(".md").write_text(

@@ -36,6 +36,7 @@ FLOOR_ATOMS = ("C", "N", "O", "F", "P", "S", "Cl", "Br", "I", "B", "Si")
 class SetInfo(NamedTuple):
     """A benchmark file and what to read from it."""
 
+    title: str
     file: str  #: below ``moleculenet/`` of the data directory, without .csv or .csv.gz
     smiles: str
     target: str
@@ -43,11 +44,11 @@ class SetInfo(NamedTuple):
 
 
 SETS = {
-    "esol": SetInfo("delaney-processed", "smiles", "measured log solubility in mols per litre", "regression"),
-    "freesolv": SetInfo("SAMPL", "smiles", "expt", "regression"),
-    "lipo": SetInfo("Lipophilicity", "smiles", "exp", "regression"),
-    "bace": SetInfo("bace", "mol", "Class", "classification"),
-    "bbbp": SetInfo("BBBP", "smiles", "p_np", "classification"),
+    "esol": SetInfo("ESOL", "delaney-processed", "smiles", "measured log solubility in mols per litre", "regression"),
+    "freesolv": SetInfo("FreeSolv", "SAMPL", "smiles", "expt", "regression"),
+    "lipo": SetInfo("Lipophilicity", "Lipophilicity", "smiles", "exp", "regression"),
+    "bace": SetInfo("BACE", "bace", "mol", "Class", "classification"),
+    "bbbp": SetInfo("BBBP", "BBBP", "smiles", "p_np", "classification"),
 }
 
 

@@ -29,9 +29,9 @@ SOURCES = (
 )  # fmt: skip
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, first column to the left, the others to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], others: str = "---:") -> str:
+    """A Markdown table, first column to the left, the others to the right (``"---"``: to the left)."""
+    lines = [header, ["---", *[others] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -68,15 +68,15 @@ def spec5_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     found = list(dict.fromkeys(label for name in sets for label in scores[name]))
     labels = [*(x for x in OURS if x in found), *(x for x in found if x not in OURS)]
     units = {"regression": "RMSE", "classification": "AUC"}
-    header = ["features", *(f"{name} {units[SETS[name].task]}" for name in sets)]
+    header = ["features", *(f"{SETS[name].title} {units[SETS[name].task]}" for name in sets)]
     rows = [
         [f"`{label}`", *(score_text(scores[name][label]) if label in scores[name] else "" for name in sets)]
         for label in labels
     ]
-    sizes = ", ".join(f"{name} {next(iter(scores[name].values()))['n']}" for name in sets)
+    sizes = ", ".join(f"{SETS[name].title} {next(iter(scores[name].values()))['n']}" for name in sets)
     note = f"Mean ± standard deviation of five random 80/20 splits. Molecules: {sizes}."
     missing = [
-        f"{label} {name} {score['not_embedded']}"
+        f"`{label}` {SETS[name].title} {score['not_embedded']}"
         for name in sets
         for label, score in scores[name].items()
         if score["not_embedded"]
@@ -88,8 +88,9 @@ def score_text(score: Mapping[str, Any]) -> str:
     return f"{score['mean']:.3f} ± {score['std']:.3f}"
 
 
-def curve_table(curve: Sequence[Mapping[str, Any]], most: int = 14) -> str:
-    """Validation during training; of a long run `most` records, evenly spread, the last one among them."""
+def curve_table(training: Mapping[str, Any], most: int = 14) -> str:
+    """Validation during training (see `read_log`); at most `most` records, evenly spread, the last among them."""
+    curve = training["curve"]
     chosen = np.unique(np.linspace(0, len(curve) - 1, min(most, len(curve))).round().astype(int))
     rows = [
         [
@@ -101,7 +102,8 @@ def curve_table(curve: Sequence[Mapping[str, Any]], most: int = 14) -> str:
         ]
         for record in (curve[i] for i in chosen)
     ]
-    return table(("step", "million molecules", "minutes", "nats", "token accuracy", "exact"), rows)
+    numbers = table(("step", "million molecules", "minutes", "nats", "token accuracy", "exact"), rows)
+    return f"{numbers}\n\nValidation during training, on {training['validation_molecules']} molecules."
 
 
 # ---------------------------------------------------------------------------------------- learning curve
@@ -119,6 +121,7 @@ def read_log(path: Path) -> dict[str, Any]:
         "curve": curve,
         "machine": {key: starts[-1][key] for key in ("device", "threads", "world_size", "torch", "gemm_tflops")},
         "legs": len(starts),
+        "validation_molecules": starts[-1]["config"]["reconstruct_molecules"],
         "molecules_per_second": float(np.median(rates)) if rates else None,
     }
 
@@ -129,6 +132,7 @@ def plot_curve(curve: Sequence[Mapping[str, Any]], path: Path) -> bool:
     if not points or importlib.util.find_spec("matplotlib") is None:
         return False
     from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
 
     figure = Figure(figsize=(7.0, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -138,7 +142,9 @@ def plot_curve(curve: Sequence[Mapping[str, Any]], path: Path) -> bool:
     for field, label in (("token_accuracy", "tokens, teacher-forced"), ("exact_reconstruction", "exact, greedy")):
         right.plot(x, [100 * record[field] for record in points], marker=".", label=label)
     right.set(ylabel="of validation molecules, %", ylim=(0, 100))
-    right.legend()
+    left.yaxis.set_major_formatter(ScalarFormatter())
+    left.yaxis.set_minor_formatter(ScalarFormatter())
+    right.legend(loc="lower right")
     for axes in (left, right):
         axes.set(xlabel="training molecules seen, millions")
         axes.grid(alpha=0.3)
@@ -180,7 +186,7 @@ def card_text(config: Mapping[str, Any], results: Mapping[str, Any], notes: str 
         "bonds, the least that an embedding must beat):\n\n" + spec5_table(results["spec5"]),
     ]
     if results["training"]:
-        sections.append("## Learning curve\n\n" + curve_table(results["training"]["curve"]))
+        sections.append("## Learning curve\n\n" + curve_table(results["training"]))
     sections += [_training_section(config["training"], results["training"]), _data_section(config["training"])]
     if notes:
         sections.append(notes.strip())
@@ -193,7 +199,7 @@ def _training_section(training: Mapping[str, Any], log: Mapping[str, Any] | None
     if log:
         facts = log["machine"]
         where = (
-            f" on {facts['device']} (x {facts['world_size']}, {facts['threads']} threads, torch {facts['torch']}, "
+            f" on {facts['device']} (processes: {facts['world_size']}, threads: {facts['threads']}, torch {facts['torch']}, "
             f"whose matrix products reach {facts['gemm_tflops']:.2f} TFLOP/s there)"
         )
     optimizer, schedule = training["optimizer"], training["schedule"]
@@ -216,9 +222,10 @@ def _data_section(training: Mapping[str, Any]) -> str:
     return (
         f"## Data and licences\n\n{corpus['n_train']:,} distinct SMILES for training and {corpus['n_valid']:,} set "
         f"aside by hash: {used}; the weight is the number of passes an epoch. They come from public sources that "
-        f"overlap:\n\n{table(('source', 'million rows given', 'licence as stated'), rows)}\n\n"
+        f"overlap:\n\n{table(('source', 'million rows given', 'licence as stated'), rows, '---')}\n\n"
         "The ChEMBL part is CC BY-SA 3.0 and the ExCAPE part CC BY-SA 4.0: share-alike licences that ask for "
-        "attribution, which this card gives. One small source (PharmaBench, within the ChEMBL row) states no licence "
+        "attribution (ChEMBL: EMBL-EBI; ExCAPE-DB: Sun et al., J. Cheminform. 2017). The weights hold no copy of a "
+        "source, but were fitted to them: mind this when you redistribute. One small source (PharmaBench, within the ChEMBL row) states no licence "
         "of its own. Molecules that occur in the MoleculeNet or ADME benchmark sets, and MOSES' test sets, were "
         "removed beforehand, so no molecule scored above was seen in training."
     )
@@ -233,8 +240,8 @@ def _limits_section(architecture: Mapping[str, Any]) -> str:
         "peptides and large mixtures are far from the data. `log_prob` tells how familiar a molecule is.\n"
         "- Random splits flatter: expect less on new scaffolds. Fingerprints, descriptors and supervised graph nets "
         "are stronger on some of these sets; compare before you choose.\n"
-        "- A decoded SMILES may be invalid or another molecule than the one encoded; stereo is the first to go.\n"
-        "- Only canonical SMILES were seen (policy `canonical`): other spellings of a molecule give other vectors.\n"
+        "- A decoded SMILES may be invalid or another molecule than the one encoded: see the scores.\n"
+        "- Only canonical SMILES were seen: under the policy `none` other spellings of a molecule give other vectors.\n"
         "- Research use. Nothing here is a measured property, and nothing should be made or taken because of it."
     )
 
@@ -242,6 +249,6 @@ def _limits_section(architecture: Mapping[str, Any]) -> str:
 def _measured(results: Mapping[str, Any]) -> str:
     where = results["machine"]
     return (
-        f"Measured {results['date'][:10]} by `benchmarks/tiny/evaluate.py` on {where['cpu']}, {where['threads']} "
-        f"threads, torch {where['torch']}, RDKit {where['rdkit']}."
+        f"Measured {results['date'][:10]} by `benchmarks/tiny/evaluate.py` on {where['cpu']} (threads: "
+        f"{where['threads']}), torch {where['torch']}, RDKit {where['rdkit']}."
     )
