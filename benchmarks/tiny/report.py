@@ -199,8 +199,8 @@ def _training_section(training: Mapping[str, Any], log: Mapping[str, Any] | None
     if log:
         facts = log["machine"]
         where = (
-            f" on {facts['device']} (processes: {facts['world_size']}, threads: {facts['threads']}, torch {facts['torch']}, "
-            f"whose matrix products reach {facts['gemm_tflops']:.2f} TFLOP/s there)"
+            f" on {facts['device']} (processes: {facts['world_size']}, threads: {facts['threads']}, "
+            f"torch {facts['torch']}, whose matrix products reach {facts['gemm_tflops']:.2f} TFLOP/s there)"
         )
     optimizer, schedule = training["optimizer"], training["schedule"]
     return (
@@ -225,9 +225,9 @@ def _data_section(training: Mapping[str, Any]) -> str:
         f"overlap:\n\n{table(('source', 'million rows given', 'licence as stated'), rows, '---')}\n\n"
         "The ChEMBL part is CC BY-SA 3.0 and the ExCAPE part CC BY-SA 4.0: share-alike licences that ask for "
         "attribution (ChEMBL: EMBL-EBI; ExCAPE-DB: Sun et al., J. Cheminform. 2017). The weights hold no copy of a "
-        "source, but were fitted to them: mind this when you redistribute. One small source (PharmaBench, within the ChEMBL row) states no licence "
-        "of its own. Molecules that occur in the MoleculeNet or ADME benchmark sets, and MOSES' test sets, were "
-        "removed beforehand, so no molecule scored above was seen in training."
+        "source, but were fitted to them: mind this when you redistribute. One small source (PharmaBench, within the "
+        "ChEMBL row) states no licence of its own. Molecules that occur in the MoleculeNet or ADME benchmark sets, and "
+        "MOSES' test sets, were removed beforehand, so no molecule scored above was seen in training."
     )
 
 
