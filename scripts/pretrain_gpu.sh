@@ -25,7 +25,7 @@ export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export TORCHINDUCTOR_CACHE_DIR="$run/compiled/inductor" TRITON_CACHE_DIR="$run/compiled/triton"  # later legs start fast
 export PYTORCH_CUDA_ALLOC_CONF="${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}"  # batches differ in length
 
-"$python" - "$@" <<'PY'
+machine=$("$python" - "$@" <<'PY'
 import importlib.util, os, shutil, sys
 if sys.version_info < (3, 11):
     sys.exit(f"Python 3.11 or newer expected, got {sys.version.split()[0]}: set PYTHON")
@@ -48,8 +48,9 @@ if compiler is None and "compile=false" not in sys.argv:
     sys.exit("torch.compile needs a C compiler (cc, gcc or clang), and there is none; add compile=false to go without")
 print(f"Python {sys.version.split()[0]}, torch {torch.__version__}, {where}")
 PY
-
+)
 mkdir -p "$run" "$out"
+echo "$machine" | tee -a "$run/log.txt"
 if [ ! -e "$run/corpus/corpus.json" ]; then
   "$python" -c 'import sys; from molcmim.corpus_pack import unpack; print(unpack(sys.argv[1], sys.argv[2], True))' \
     "$corpus" "$run/corpus"
@@ -86,4 +87,5 @@ total = f"of {steps} steps" if steps is not None else f"of {minutes:g} minutes"
 print(f"step {last['step']}, {last['molecules'] / 1e6:.2f} M molecules, {last['seconds'] / 60:.2f} minutes of training {total}:",
       "the schedule is complete" if done else "call again to go on")
 PY
-echo "leg took $SECONDS s; in OUT_DIR: $(find "$out" -maxdepth 1 -type f | wc -l) files, $(du -sm "$out" | cut -f1) MB"
+bring_logs
+echo "leg took $SECONDS s; in OUT_DIR: $(find "$out" -maxdepth 1 -type f | wc -l) files (a larger PART_MIB makes fewer)"

@@ -139,6 +139,8 @@ def plot_curve(curve: Sequence[Mapping[str, Any]], path: Path) -> bool:
     x = [record["molecules"] / 1e6 for record in points]
     left.plot(x, [record["reconstruction_nats"] for record in points], marker=".")
     left.set(ylabel="reconstruction, nats a molecule", yscale="log")
+    left.set_yticks([1, 2, 5, 10, 20, 50], labels=["1", "2", "5", "10", "20", "50"])
+    left.minorticks_off()
     for field, label in (("token_accuracy", "tokens, teacher-forced"), ("exact_reconstruction", "exact, greedy")):
         right.plot(x, [100 * record[field] for record in points], marker=".", label=label)
     right.set(ylabel="of validation molecules, %", ylim=(0, 100))
