@@ -341,8 +341,9 @@ def train(
 def _loop(run: Run, stop: StopRequest, on_step: Callable[[int, float], None] | None) -> dict[str, Any]:
     config, counters, main = run.config, run.counters, run.rank == 0
     reporter = Reporter(run) if main else None
+    started = time.monotonic()
     run.warm_up()
-    started = last_save = last_validation = time.monotonic()
+    last_save = last_validation = time.monotonic()
     validation: dict[str, Any] = {}
     pending: list[StepResult] = []
     clock = time.perf_counter()

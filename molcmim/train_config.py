@@ -52,7 +52,7 @@ class ScheduleConfig:
     """Learning rate relative to its peak: linear warm-up, then `wsd` or `cosine`, down to `final`.
 
     Progress runs from 0 to 1 with `max_steps`, or with `max_minutes` of training time (validation and checkpoints not
-    counted), whichever is given; by steps a run is reproducible to the bit, by minutes it fits a machine's lease.
+    counted), whichever is given; by steps a run is reproducible to the bit, by minutes it ends when it must.
 
     Parameters
     ----------
