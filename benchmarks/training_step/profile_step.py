@@ -39,10 +39,11 @@ KINDS = {
 }
 
 
-def make_step(compiled: bool, batch_size: int, tokens: int, width: int, device: torch.device) -> Callable[[], None]:
+def make_step(
+    compiled: bool, batch_size: int, tokens: int, width: int, heads: int, device: torch.device
+) -> Callable[[], None]:
     """One full optimiser step (bf16 autocast, Muon) on random tokens, as the trainer does it."""
     torch.manual_seed(0)
-    heads = width // 32
     model = CMIM(ModelConfig(vocab_size=244, width=width, heads=heads, mlp_width=4 * width)).to(device)
     optimizers = build_optimizers(model, OptimizerConfig())
     batch = Batch(torch.randint(4, 244, (batch_size, tokens - 1), device=device))
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=40, help="padded length, <eos> included")
     parser.add_argument("--width", type=int, default=192)
+    parser.add_argument("--heads", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -95,7 +97,9 @@ def main() -> None:
     flops = 3 * count_flops(config, arguments.tokens) * arguments.batch_size
 
     steps = {
-        name: make_step(name == "compiled", arguments.batch_size, arguments.tokens, arguments.width, device)
+        name: make_step(
+            name == "compiled", arguments.batch_size, arguments.tokens, arguments.width, arguments.heads, device
+        )
         for name in ("eager", "compiled")
     }
     for step in steps.values():  # compile, warm up
