@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("sklearn", reason="needs the `benchmark` extra")
 from rdkit import Chem
+from sklearn.model_selection import train_test_split
 from sklearn.svm import SVC, SVR
 from tiny import SMILES, tiny_checkpoint, tiny_model, tiny_tokenizer
 
@@ -36,6 +37,14 @@ def test_split_is_the_permutation_of_randomstate_cut_at_80_percent(protocol: Any
     train, test = protocol.split(642, seed=3)
     assert (len(train), len(test)) == (513, 129)
     assert np.concatenate((train, test)).tolist() == np.random.RandomState(3).permutation(642).tolist()
+
+
+def test_inner_split_is_scikit_learns(protocol: Any) -> None:
+    for n in (513, 902, 1210, 1631):
+        fit, choose = protocol.inner_split(np.arange(n) * 3)
+        theirs = train_test_split(np.arange(n) * 3, test_size=0.2, random_state=99)
+        assert set(fit) == set(theirs[0])
+        assert choose.tolist() == theirs[1].tolist()
 
 
 def test_standardise_uses_the_training_part_and_clips(protocol: Any) -> None:
@@ -91,8 +100,8 @@ def test_evaluate_chooses_cost_inside_the_first_training_part(protocol: Any) -> 
     rng = np.random.default_rng(1)
     x = rng.normal(size=(150, 4))
     y = x[:, 0] * 2 + x[:, 1] + 0.1 * rng.normal(size=150)
-    first = protocol.split(150, 0)[0]  # 120 rows, of which 96 and 24
-    trials = protocol.svm_scores(x, y, first[:96], first[96:], "regression", protocol.COSTS)
+    inner = train_test_split(protocol.split(150, 0)[0], test_size=0.2, random_state=99)  # 96 and 24 of 120 rows
+    trials = protocol.svm_scores(x, y, *inner, "regression", protocol.COSTS)
     score = protocol.evaluate(x, y, "regression")
     assert score.cost == protocol.COSTS[int(np.argmin(trials))]
     splits = [protocol.svm_scores(x, y, *protocol.split(150, s), "regression", (score.cost,))[0] for s in range(5)]

@@ -155,7 +155,7 @@ def spec5(model: MolCMIM, data: Path, sets: Sequence[str], peers: Path | None) -
             score = protocol.evaluate(x, dataset.y, dataset.task)
             table[name][label] = {"n": len(x), "d": x.shape[1], **score.to_json()}
             seconds = time.perf_counter() - started
-            print(f"{name:9} {label:14} {score.mean:.4f} +- {score.std:.4f}  C {score.cost:g}  {seconds:.0f} s")
+            print(f"{name:9} {label:30} {score.mean:.4f} +- {score.std:.4f}  C {score.cost:g}  {seconds:.0f} s")
     return table
 
 
