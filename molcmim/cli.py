@@ -9,15 +9,26 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from molcmim import __version__, cli_corpus
-from molcmim.cli_corpus import Policy
+from molcmim import __version__, cli_benchmark, cli_corpus
+from molcmim.cli_options import (
+    Compute,
+    Dtype,
+    FormatOption,
+    IdColumn,
+    Input,
+    Kind,
+    ModelOption,
+    Policy,
+    PolicyOption,
+    SmilesColumn,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from molcmim.cli_run import Summary
@@ -46,78 +57,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_corpus.app, name="corpus")
-
-
-class Kind(StrEnum):
-    """Embeddings that a model has."""
-
-    latent = "latent"
-    informative = "informative"
-    both = "both"
-
-
-class Dtype(StrEnum):
-    """Number formats of a file of embeddings."""
-
-    float32 = "float32"
-    float16 = "float16"
-
-
-class Compute(StrEnum):
-    """Precision of matrix products."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-class Format(StrEnum):
-    """Input formats."""
-
-    smi = "smi"
-    csv = "csv"
-    tsv = "tsv"
-
-
-Input = Annotated[
-    str,
-    typer.Argument(
-        metavar="IN",
-        help="Molecules: .smi, .txt (SMILES and name on each line), .csv, .tsv (with a header), each also "
-        "with .gz or .xz; - for standard input.",
-        show_default=False,
-    ),
-]
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        help="Name of a shipped model, or a checkpoint directory.",
-        show_default="the shipped one",
-    ),
-]
-PolicyOption = Annotated[
-    Policy,
-    typer.Option(
-        help="canonical: RDKit's SMILES; parent: largest fragment, neutralised; none: text as given."
-    ),
-]
-SmilesColumn = Annotated[
-    str | None, typer.Option(help="Column of a table that holds the SMILES.", show_default="smiles")
-]
-IdColumn = Annotated[
-    str | None, typer.Option(help="Column of a table that names the rows.", show_default="id")
-]
-FormatOption = Annotated[
-    Format | None,
-    typer.Option("--format", help="Format of the input.", show_default="by its name; smi for -"),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        help="Processes that parse SMILES; 0: none of its own.", min=0, show_default="one a CPU core"
-    ),
-]
+app.add_typer(cli_benchmark.app, name="benchmark")
 
 
 def print_version(wanted: bool) -> None:
@@ -144,13 +84,9 @@ def embed(
     source: Input,
     output: Annotated[
         Path,
-        typer.Option(
-            "--output", "-o", metavar="OUT", help="*.parquet, or *.npy (with .csv and .json beside it)."
-        ),
+        typer.Option("--output", "-o", metavar="OUT", help="*.parquet, or *.npy (with .csv and .json beside it)."),
     ],
-    kind: Annotated[
-        Kind, typer.Option(help="latent; informative (decoder states); both, side by side.")
-    ] = Kind.both,
+    kind: Annotated[Kind, typer.Option(help="latent; informative (decoder states); both, side by side.")] = Kind.both,
     model: ModelOption = None,
     policy: PolicyOption = Policy.canonical,
     batch_size: Annotated[int, typer.Option(help="Most molecules in the model at once.", min=1)] = 256,
@@ -165,9 +101,7 @@ def embed(
     compute: Annotated[
         Compute, typer.Option(help="Precision of matrix products; bfloat16 is faster on some machines.")
     ] = Compute.float32,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1.", show_default="cuda if there is one")
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.", show_default="cuda if there is one")] = None,
 ) -> None:
     """Embed molecules: one row out for each row in, in order; a bad row has a status and no vector."""
     from molcmim.cli_run import check_output, embed_file
@@ -178,9 +112,7 @@ def embed(
         from molcmim.api import MolCMIM
 
         network = MolCMIM.from_pretrained(model, device=device, dtype=compute.value)
-        summary = embed_file(
-            network, reader, output, kind.value, policy.value, batch_size, exact, dtype.value, workers
-        )
+        summary = embed_file(network, reader, output, kind.value, policy.value, batch_size, exact, dtype.value, workers)
     rate = sum(summary.statuses.values()) / max(summary.seconds, 1e-9)
     typer.echo(f"{summary.n_rows:,} rows -> {output} in {summary.seconds:.1f} s ({rate:,.0f} molecules/s)")
     print_statuses(summary)
@@ -246,9 +178,7 @@ def check(
 def info(
     model: Annotated[
         str | None,
-        typer.Argument(
-            help="Name of a shipped model, or a checkpoint directory.", show_default="the shipped one"
-        ),
+        typer.Argument(help="Name of a shipped model, or a checkpoint directory.", show_default="the shipped one"),
     ] = None,
 ) -> None:
     """Print a model's card and key facts; its files are checked against their sha256."""
@@ -281,14 +211,10 @@ def info(
 
 @app.command()
 def train(
-    config: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="YAML file, see configs/.", show_default=False)
-    ],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see configs/.", show_default=False)],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[FIELD=VALUE]...", help="Fields to set, e.g. optimizer.lr=0.002", show_default=False
-        ),
+        typer.Argument(metavar="[FIELD=VALUE]...", help="Fields to set, e.g. optimizer.lr=0.002", show_default=False),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
 ) -> None:
