@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("sklearn", reason="needs the `benchmark` extra")
-from rdkit import Chem
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.model_selection import train_test_split
-from sklearn.svm import SVC, SVR
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
 from tiny import SMILES, tiny_checkpoint, tiny_model, tiny_tokenizer
 
 from molcmim import MolCMIM
 from molcmim.generate import reconstruction
+from molcmim.moleculenet.types import Dataset
 from molcmim.pretrained import CheckpointError, load_pretrained, update_card
 
 
@@ -26,112 +27,31 @@ def benchmark(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     monkeypatch.syspath_prepend(str(root / "benchmarks" / "tiny"))
 
 
-@pytest.fixture
-def protocol(benchmark: None) -> Any:
-    import protocol
+def test_spec5_score(benchmark: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the protocol written out: splits, choice of C inside the first one, SVR on a standardised target."""
+    import evaluate
 
-    return protocol
-
-
-def test_split_is_the_permutation_of_randomstate_cut_at_80_percent(protocol: Any) -> None:
-    train, test = protocol.split(642, seed=3)
-    assert (len(train), len(test)) == (513, 129)
-    assert np.concatenate((train, test)).tolist() == np.random.RandomState(3).permutation(642).tolist()
-
-
-def test_inner_split_is_scikit_learns(protocol: Any) -> None:
-    for n in (513, 902, 1210, 1631):
-        fit, choose = protocol.inner_split(np.arange(n) * 3)
-        theirs = train_test_split(np.arange(n) * 3, test_size=0.2, random_state=99)
-        assert set(fit) == set(theirs[0])
-        assert choose.tolist() == theirs[1].tolist()
-
-
-def test_standardise_uses_the_training_part_and_clips(protocol: Any) -> None:
-    train = np.array([[0.0], [2.0], [4.0], [2.0]])  # mean 2, standard deviation sqrt(2)
-    scaled, scaled_test = protocol.standardise(train, np.array([[2.0], [4.0], [1e6], [-1e6]]))
-    assert scaled[:, 0] == pytest.approx([-(2**0.5), 0, 2**0.5, 0])
-    assert scaled_test[:, 0] == pytest.approx([0, 2**0.5, 10, -10])
-
-
-def test_standardise_drops_columns_constant_in_training(protocol: Any) -> None:
-    train = np.array([[0.1, 5.0], [0.1, 6.0], [0.1, 7.0]])  # the standard deviation of three times 0.1 isn't 0
-    scaled, scaled_test = protocol.standardise(train, np.array([[9.0, 6.0]]))
-    assert scaled.shape == (3, 1)
-    assert scaled_test.tolist() == [[0.0]]
-    with pytest.raises(ValueError, match="columns that vary"):
-        protocol.standardise(train[:, :1], train[:, :1])
-
-
-def test_standardise_gives_rows_without_features_the_mean(protocol: Any) -> None:
-    nan = np.nan
-    train = np.array([[1.0, 2.0], [nan, nan], [3.0, 6.0]])
-    scaled, scaled_test = protocol.standardise(train, np.array([[nan, nan], [3.0, 2.0]]))
-    assert scaled.tolist() == [[-1, -1], [0, 0], [1, 1]]  # the NaN row counts neither in mean nor deviation
-    assert scaled_test.tolist() == [[0, 0], [1, -1]]
-    with pytest.raises(ValueError, match="got none"):
-        protocol.standardise(train[1:2], train)
-
-
-@pytest.mark.parametrize("task", ["regression", "classification"])
-def test_svm_is_scikit_learns_rbf(protocol: Any, task: str) -> None:
-    rng = np.random.default_rng(0)
-    x, noise = rng.normal(size=(120, 6)), rng.normal(size=120)
-    x[:, 2] = 1.0
-    y = np.sin(2 * x[:, 0]) * x[:, 1] + 0.5 * noise
-    y = (y > 0).astype(float) if task == "classification" else 40 * y + 7
-    train, test = protocol.split(120, 0)
-    a, b = protocol.standardise(x[train], x[test])
-    if task == "classification":
-        model = SVC(kernel="rbf", gamma=1 / 5, C=3.0).fit(a, y[train])
-        decision, positive = model.decision_function(b), y[test] == 1
-        pairs = decision[positive][:, None] - decision[~positive]
-        expected = float((pairs > 0).mean() + 0.5 * (pairs == 0).mean())
-    else:
-        center, scale = y[train].mean(), y[train].std()
-        model = SVR(kernel="rbf", gamma=1 / 5, C=3.0, epsilon=0.1).fit(a, (y[train] - center) / scale)
-        expected = float(np.sqrt(np.mean((model.predict(b) * scale + center - y[test]) ** 2)))
-    got = protocol.svm_scores(x, y, train, test, task, (0.3, 3.0))
-    assert got[1] == pytest.approx(expected, abs=1e-3)
-    assert got[0] != pytest.approx(expected, abs=1e-3)
-
-
-def test_evaluate_chooses_cost_inside_the_first_training_part(protocol: Any) -> None:
     rng = np.random.default_rng(1)
     x = rng.normal(size=(150, 4))
-    y = x[:, 0] * 2 + x[:, 1] + 0.1 * rng.normal(size=150)
-    inner = train_test_split(protocol.split(150, 0)[0], test_size=0.2, random_state=99)  # 96 and 24 of 120 rows
-    trials = protocol.svm_scores(x, y, *inner, "regression", protocol.COSTS)
-    score = protocol.evaluate(x, y, "regression")
-    assert score.cost == protocol.COSTS[int(np.argmin(trials))]
-    splits = [protocol.svm_scores(x, y, *protocol.split(150, s), "regression", (score.cost,))[0] for s in range(5)]
-    assert score.splits == splits
-    assert (score.mean, score.std) == pytest.approx((np.mean(splits), np.std(splits)))
+    y = 40 * (x[:, 0] * x[:, 1] + 0.3 * rng.normal(size=150)) + 7
+    names = [f"{'C' * (i + 1)}O" for i in range(150)]
+    dataset = Dataset("own", "own", "regression", ("y",), names, names, y[:, None], np.arange(150))
+
+    def rmse(train: np.ndarray, test: np.ndarray, cost: float) -> float:
+        scale = StandardScaler().fit(x[train])
+        model = TransformedTargetRegressor(SVR(gamma=1 / 4, C=cost, epsilon=0.1), transformer=StandardScaler())
+        predicted = model.fit(scale.transform(x[train]), y[train]).predict(scale.transform(x[test]))
+        return float(np.sqrt(np.mean((predicted - y[test]) ** 2)))
+
+    orders = [np.random.RandomState(seed).permutation(150) for seed in range(5)]
+    fit, choose = train_test_split(orders[0][:120], test_size=0.2, random_state=99)
+    cost = min((0.3, 1.0, 3.0, 10.0), key=lambda c: rmse(fit, choose, c))
+    score = evaluate.spec5_score(x, dataset)
+    assert score["cost"] == cost
+    assert score["splits"] == pytest.approx([rmse(order[:120], order[120:], cost) for order in orders], rel=1e-3)
+    assert (score["mean"], score["std"]) == pytest.approx((np.mean(score["splits"]), np.std(score["splits"])))
     x[[3, 7]] = np.nan
-    assert protocol.evaluate(x, y, "regression").not_embedded == 2
-    with pytest.raises(ValueError, match=r"expected shape \(150, d\), got \(149, 4\)"):
-        protocol.evaluate(x[1:], y, "regression")
-
-
-def test_floor_counts_of_a_molecule_done_by_hand(protocol: Any) -> None:
-    smiles = "C#CC(=O)[O-].Cc1ccncc1 "
-    names = ("C", "N", "O", "F", "P", "S", "Cl", "Br", "I", "B", "Si", "aromatic atoms", "charge", "hydrogens",
-             "double", "triple", "ring bonds", "rings", "length")  # fmt: skip
-    expected = dict.fromkeys(names, 0) | {"C": 9, "N": 1, "O": 2, "aromatic atoms": 6, "charge": -1, "hydrogens": 8}
-    expected |= {"double": 1, "triple": 1, "ring bonds": 6, "rings": 1, "length": 23}
-    got = protocol.floor_features(Chem.MolFromSmiles(smiles), smiles)
-    assert dict(zip(names, got, strict=True)) == expected
-
-
-def test_sets_leave_out_what_rdkit_cannot_parse(protocol: Any, tmp_path: Path) -> None:
-    (tmp_path / "moleculenet").mkdir()
-    (tmp_path / "moleculenet" / "BBBP.csv").write_text("num,name,p_np,smiles\n1,a,1,OCC\n2,b,0,C1CC\n3,c,0,CN \n")
-    dataset = protocol.load_set(tmp_path, "bbbp")
-    assert (dataset.smiles, dataset.y.tolist(), dataset.unparsable) == (["OCC", "CN "], [1.0, 0.0], 1)
-    np.savez(tmp_path / "bbbp.npz", smiles=np.array(["OCC", "CN "]), emb=np.ones((2, 3), dtype=np.float16))
-    assert protocol.load_peer(tmp_path, "bbbp", dataset.smiles).shape == (2, 3)
-    with pytest.raises(ValueError, match="in its order"):
-        protocol.load_peer(tmp_path, "bbbp", dataset.smiles[::-1])
+    assert evaluate.spec5_score(x, dataset)["not_embedded"] == 2
 
 
 def test_write_back_gives_the_numbers_of_generate(benchmark: None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import subprocess
 import sys
@@ -68,17 +67,6 @@ def test_floor_by_hand() -> None:
     assert ethanol.tolist() == [2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 4]
     assert salt.tolist() == [5, 2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 11, 0, 1, 0, 0, 21]
     assert boronic[[atoms["C"], atoms["B"], atoms["Si"], atoms["O"]]].tolist() == [9, 1, 1, 2]
-
-
-def test_floor_equals_the_protocol_of_the_tiny_benchmark(root: Path) -> None:
-    pytest.importorskip("sklearn", reason="needs the `benchmark` extra")
-    spec = importlib.util.spec_from_file_location("tiny_protocol", root / "benchmarks" / "tiny" / "protocol.py")
-    assert spec is not None and spec.loader is not None
-    protocol = importlib.util.module_from_spec(spec)
-    sys.modules["tiny_protocol"] = protocol  # its NamedTuples look themselves up
-    spec.loader.exec_module(protocol)
-    expected = [protocol.floor_features(Chem.MolFromSmiles(text), text) for text in MOLECULES]
-    np.testing.assert_array_equal(CLASSICAL["floor"](MOLECULES), expected)
 
 
 def test_fingerprints_equal_those_of_rdkit() -> None:

@@ -347,9 +347,9 @@ def test_every_head_can_be_saved(head: str, task: str, monkeypatch: pytest.Monke
         pytest.importorskip("xgboost")
     monkeypatch.setattr("molcmim.moleculenet.heads.TREES", 5)
     random = np.random.default_rng(0)
-    x = random.normal(size=(40, 4)).astype(np.float32)
+    x = random.normal(size=(80, 4)).astype(np.float32)
     y = x[:, 0].astype(np.float64) if task == REGRESSION else (x[:, 0] > 0).astype(np.float64)
-    estimator = make_estimator(head, task, grid(head, task, 40, 4)[0]).fit(x, y)
+    estimator = make_estimator(head, task, grid(head, task, 80, 4)[0]).fit(x, y)
     (again,) = load_heads(dump_heads([estimator], "x"), "x")
     read = (lambda e: e.predict(x)) if task == REGRESSION else (lambda e: class_scores(e, x))
     np.testing.assert_array_equal(read(again), read(estimator))
@@ -426,7 +426,7 @@ def test_an_allowed_name_made_in_another_way_is_refused() -> None:
         with pytest.raises(PredictorError, match=f"Ridge by {loader}"):
             load_heads(data, "x")
     hidden = crafted({**name, "__loader__": "ObjectNode", "content": {"deep": [{"__loader__": "TypeNode"}]}})
-    with pytest.raises(PredictorError, match="not loaded: None[.]None"):
+    with pytest.raises(PredictorError, match=r"not loaded: None[.]None"):
         check_types(hidden, "x")
 
 

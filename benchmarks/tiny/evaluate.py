@@ -15,30 +15,29 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import protocol
 import torch
 from rdkit import Chem, rdBase
 from report import card_text, curve_table, plot_curve, read_log, reconstruction_table, spec5_table
 
-import molcmim
 from molcmim import MolCMIM
 from molcmim.corpus import TokenStore
 from molcmim.embed import has_decoder
 from molcmim.generate import greedy, pad_rows
 from molcmim.model import CMIM, decoder_input, encoder_input
+from molcmim.moleculenet.datasets import SMALL, load_dataset
+from molcmim.moleculenet.evaluate import evaluate
+from molcmim.moleculenet.features import compute, parse_features
+from molcmim.moleculenet.metrics import MAIN_METRIC
+from molcmim.moleculenet.protocols import get_protocol
+from molcmim.moleculenet.types import Dataset
 from molcmim.pretrained import update_card
+from molcmim.provenance import command_line, git_state, machine, now
 from molcmim.rows import tokenize_rows
 from molcmim.tokenizer import PAD, load_tokenizer
 from molcmim.validate import validation_rows
@@ -141,22 +140,36 @@ def spec5(model: MolCMIM, data: Path, sets: Sequence[str], peers: Path | None) -
     """Scores of every feature set on every benchmark set: {set: {features: score}}."""
     table: dict[str, dict[str, dict[str, Any]]] = {}
     for name in sets:
-        dataset = protocol.load_set(data, name)
-        features = {
-            **embeddings(model, dataset.smiles),
-            "floor": np.array(list(map(protocol.floor_features, dataset.mols, dataset.smiles))),
-        }
+        dataset = load_dataset(name, data)
+        others = parse_features("floor", data)
         if peers is not None:
-            for directory in sorted(path.parent for path in peers.glob(f"*/{name}.npz")):
-                features[directory.name] = protocol.load_peer(directory, name, dataset.smiles)
+            found = sorted(path.parent for path in peers.glob(f"*/{name}.npz"))
+            others += [spec for path in found for spec in parse_features(f"{path.name}={path}", data)]
+        features = embeddings(model, dataset.smiles) | {spec.label: compute(spec, dataset).x for spec in others}
         table[name] = {}
         for label, x in features.items():
             started = time.perf_counter()
-            score = protocol.evaluate(x, dataset.y, dataset.task)
-            table[name][label] = {"n": len(x), "d": x.shape[1], **score.to_json()}
+            score = spec5_score(x, dataset)
+            table[name][label] = {"n": len(x), "d": x.shape[1], **score}
             seconds = time.perf_counter() - started
-            print(f"{name:9} {label:30} {score.mean:.4f} +- {score.std:.4f}  C {score.cost:g}  {seconds:.0f} s")
+            mean, std, cost = score["mean"], score["std"], score["cost"]
+            print(f"{name:9} {label:30} {mean:.4f} +- {std:.4f}  C {cost:g}  {seconds:.0f} s")
     return table
+
+
+def spec5_score(x: np.ndarray, dataset: Dataset) -> dict[str, Any]:
+    """Mean and standard deviation over the splits of the protocol `spec5` with the SVM, each split's value, and C."""
+    protocol = get_protocol("spec5")
+    found = evaluate(x, dataset, protocol, protocol.make_splits(dataset), "svm")
+    records = [record for record in found.records if record["metric"] == MAIN_METRIC[dataset.task]]
+    splits = [record["value"] for record in records]
+    return {
+        "mean": float(np.mean(splits)),
+        "std": float(np.std(splits)),
+        "splits": splits,
+        "cost": json.loads(records[0]["params"])["C"],
+        "not_embedded": int((~np.isfinite(x).any(axis=1)).sum()),
+    }
 
 
 def embeddings(model: MolCMIM, smiles: list[str]) -> dict[str, np.ndarray]:
@@ -171,49 +184,12 @@ def embeddings(model: MolCMIM, smiles: list[str]) -> dict[str, np.ndarray]:
     return {"latent": both[:, :latent], "informative": both[:, latent:], "both": both}
 
 
-# ---------------------------------------------------------------------------------------- what ran where
-
-
-def machine() -> dict[str, Any]:
-    """Kind of machine and versions, no names or paths."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    packages = {name: version(name) for name in ("torch", "rdkit", "numpy", "scikit-learn")}
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "molcmim": molcmim.__version__,
-        **packages,
-    }
-
-
-def git_state() -> dict[str, Any]:
-    """Commit of the working tree that this file is in, and whether tracked files differ from it."""
-
-    def git(*words: str) -> str | None:
-        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--short", "-uno"))}
-
-
-def command_line() -> str:
-    """The command, absolute paths cut to their last two names: they mean nothing on another machine."""
-    words = [Path(*Path(word).parts[-2:]).as_posix() if Path(word).is_absolute() else word for word in sys.argv]
-    return "python " + shlex.join(["benchmarks/tiny/evaluate.py", *words[1:]])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=None, help="name or directory; default: the shipped model")
     parser.add_argument("--corpus", type=Path, required=True, help="corpus directory, for its validation split")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"))
-    parser.add_argument("--sets", default=",".join(protocol.SETS))
+    parser.add_argument("--sets", default=",".join(SMALL))
     parser.add_argument("--molecules", type=int, default=HELD_OUT, help="held-out molecules to reconstruct")
     parser.add_argument("--peers", type=Path, help="other models' embeddings: PEERS/NAME/SET.npz")
     parser.add_argument("--log", type=Path, help="log.jsonl of the training run")
@@ -227,10 +203,10 @@ def main() -> None:
     if arguments.card and MolCMIM.from_pretrained(arguments.card).model_id != model.model_id:
         parser.error(f"--card {arguments.card} holds other weights than the model evaluated")
     results: dict[str, Any] = {
-        "command": command_line(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **git_state(),
-        "machine": machine(),
+        "command": command_line("python benchmarks/tiny/evaluate.py"),
+        "date": now(),
+        **git_state(Path(__file__).parent),
+        "machine": {**machine(), "threads": torch.get_num_threads()},
         "model": {key: model.config[key] for key in ("name", "parameters", "objective")} | {"id": model.model_id},
         "reconstruction": None,
     }

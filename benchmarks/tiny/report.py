@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from protocol import SETS
+
+from molcmim.moleculenet.datasets import SETS
 
 CURVE_FIELDS = ("step", "molecules", "seconds", "reconstruction_nats", "token_accuracy", "exact_reconstruction")
 OURS = ("latent", "informative", "both", "floor")  #: order of the table's first rows; peers follow

@@ -40,7 +40,7 @@ LOGISTIC_COSTS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  #: inverse penalties of logistic
 COSTS = (0.3, 1.0, 3.0, 10.0)  #: C of the SVM (those of the `spec5` protocol)
 EPSILON = 0.1  #: of the SVR, in standard deviations of the target
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)
-ROUNDS = (25, 50, 100, 200, 400)  #: trees of XGBoost
+ROUNDS = (25, 50, 100, 200)  #: trees of XGBoost
 TREES = 300  #: of the random forest
 
 
@@ -151,7 +151,7 @@ def _bare_estimator(head: str, classes: bool, params: Params, seed: int) -> Any:
         learning_rate=0.1,
         max_depth=6,
         subsample=0.8,
-        colsample_bytree=0.5,
+        colsample_bytree=0.2,
         tree_method="hist",
         max_bin=64,  # of few thousand rows; 256 take three times as long
         n_jobs=1,

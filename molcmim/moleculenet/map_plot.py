@@ -20,7 +20,7 @@ from molcmim.moleculenet.types import REGRESSION
 
 SIZE = (620, 500)  #: of the scatter plot
 EDGE = 12
-COLUMNS, ROWS = 4, 3  #: of the examples
+COLUMNS, ROWS = 3, 4  #: of the examples
 LABEL_COLOURS = ("#222", "#2b5fc9", "#c62828", "#96700a", "#21803a")  #: see `maps.COLOURS`
 
 #: viridis (Smith, van der Walt, Firing; CC0) in nine steps, without its lightest end
@@ -98,7 +98,7 @@ def _scale(plot: Canvas, left: float, low: float, high: float, content: Mapping[
 
 
 def choose_examples(points: Sequence[Mapping[str, Any]]) -> list[int]:
-    """For each field of a grid of 4 x 3 over the map, from the upper left, the free molecule nearest to its centre.
+    """For each field of a grid of 3 x 4 over the map, from the upper left, the free molecule nearest to its centre.
 
     At most 12 numbers; molecules without a drawing are left out.
     """

@@ -121,7 +121,7 @@ def _standardised(x: Array) -> Array:
 def _places(x: Array, seed: int) -> Array:
     """(m, 2) places from 0 to 1."""
     from sklearn.manifold import TSNE  # lazy: scikit-learn
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     if not x.any():
         return np.full((len(x), 2), 0.5)
@@ -173,7 +173,7 @@ def draw(smiles: str) -> dict[str, Any]:
     if mol is None or mol.GetNumAtoms() == 0:
         return {}
     drawer = rdMolDraw2D.MolDraw2DSVG(WIDTH, HEIGHT, -1, -1, True)  # the last: labels as text, not as outlines
-    options = drawer.drawOptions()
+    options: Any = drawer.drawOptions()
     options.useBWAtomPalette()
     options.fixedBondLength = BOND
     options.padding = 0.06
@@ -184,7 +184,7 @@ def draw(smiles: str) -> dict[str, Any]:
         return {}
     drawer.FinishDrawing()
     text = drawer.GetDrawingText()
-    lines, fills = [], []
+    lines, fills = list[str](), list[str]()
     for path, style in _PATH.findall(text):
         (lines if "fill:none" in style else fills).append(_rounded(path))
     symbols = [atom.GetSymbol() for atom in mol.GetAtoms()]

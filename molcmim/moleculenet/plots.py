@@ -18,7 +18,8 @@ from molcmim.moleculenet.maps import make_map
 from molcmim.moleculenet.report_data import Ranks
 from molcmim.moleculenet.types import Array
 
-LETTER = 6.3  #: about the width of a letter at 12 px
+LETTER = 7.0  #: about the width of a letter at 12 px, in a wide typeface
+BOLD = 7.8
 ROW = 21  #: height of a row of a dot plot
 MOST_POINTS = 900  #: above that many, points are counted in hexagons
 
@@ -82,9 +83,9 @@ def tick_texts(values: Sequence[float]) -> list[str]:
     return [f"{value:.{digits}f}".replace("-", "−") for value in values]
 
 
-def shortened(label: str, width: float) -> str:
+def shortened(label: str, width: float, letter: float = LETTER) -> str:
     """A label that fits into so many pixels; the middle is left out, as ends tell embeddings apart."""
-    most = int(width / LETTER)
+    most = int(width / letter)
     return label if len(label) <= most else f"{label[: most - most // 2 - 1]}…{label[len(label) - most // 2 :]}"
 
 
@@ -122,8 +123,8 @@ def dot_plot(
     zero
         Draw the line of no difference.
     """
-    left = min(150.0, max(len(dot.label) for dot in dots) * LETTER + 8)
-    right = max(len(dot.text) for dot in dots) * LETTER + 10
+    left = min(166.0, max(len(dot.label) * (BOLD if dot.strong else LETTER) for dot in dots) + 10)
+    right = max(len(dot.text) * (BOLD if dot.strong else LETTER) for dot in dots) + 8
     plot = Canvas(width, ROW * len(dots) + 50, label, "dots")
     values = [v for dot in dots for v in (dot.value, dot.low, dot.high) if math.isfinite(v)] + [0.0] * zero
     low, high = min(values), max(values)
@@ -145,7 +146,7 @@ def dot_plot(
         plot.items.append(f'<g class="{dot.kind}"><title>{escape(dot.tip or f"{dot.label}: {dot.text}")}</title>')
         plot.rect(0, y - ROW / 2, width, ROW, "hit")
         weight = "label strong" if dot.strong else "label"
-        plot.text(left - 8, y + 4, shortened(dot.label, left - 8), weight, "end")
+        plot.text(left - 8, y + 4, shortened(dot.label, left - 8, BOLD if dot.strong else LETTER), weight, "end")
         if math.isfinite(dot.low) and math.isfinite(dot.high):
             plot.line(x(dot.low), y, x(dot.high), y, "whisker")
         plot.circle(x(dot.value), y, 4.2, "dot")
@@ -178,7 +179,7 @@ def critical_difference_plot(ranks: Ranks, reference: str, width: int = 900) -> 
     """
     f, side = len(ranks.features), 210.0
     bars = cliques(ranks.ranks, ranks.critical_difference)
-    top, below = 62.0, 62.0 + 14 + 9 * len(bars)
+    top, below = 62.0, 76.0 + 9.0 * len(bars)
     half = (f + 1) // 2
     plot = Canvas(width, below + 22 * half + 6, "average ranks and critical difference", "ranks")
 
@@ -186,9 +187,9 @@ def critical_difference_plot(ranks: Ranks, reference: str, width: int = 900) -> 
         return side + (width - 2 * side) * (rank - 1) / (f - 1)
 
     plot.line(x(1), top, x(f), top, "axisline")
-    for rank in range(1, f + 1):
-        plot.line(x(rank), top - 5, x(rank), top, "axisline")
-        plot.text(x(rank), top - 10, str(rank), "tick", "middle")
+    for whole in range(1, f + 1):
+        plot.line(x(whole), top - 5, x(whole), top, "axisline")
+        plot.text(x(whole), top - 10, str(whole), "tick", "middle")
     plot.text(side - 10, top - 9, "best", "end", "end")
     plot.text(width - side + 10, top - 9, "worst", "end", "start")
     cd_end = min(float(f), 1 + ranks.critical_difference)
@@ -200,8 +201,8 @@ def critical_difference_plot(ranks: Ranks, reference: str, width: int = 900) -> 
     note = f"critical difference {ranks.critical_difference:.2f}" + (" (longer than the axis)" if longer else "")
     plot.text(x(1), 12, note, "end", "start")
     for i, (first, last) in enumerate(bars):
-        y = top + 10 + 9 * i
-        plot.line(x(ranks.ranks[first]) - 3, y, x(ranks.ranks[last]) + 3, y, "clique")
+        height = top + 10 + 9 * i
+        plot.line(x(ranks.ranks[first]) - 3, height, x(ranks.ranks[last]) + 3, height, "clique")
     for i, (label, rank) in enumerate(zip(ranks.features, ranks.ranks, strict=True)):
         at_left = i < half
         y = below + 22 * (i if at_left else f - 1 - i) + 8
@@ -259,7 +260,7 @@ def agreement_plot(measured: Array, predicted: Array, unit: str, kind: str, size
 
 
 def hexagons(x: Array, y: Array, radius: float, levels: int = 5) -> list[tuple[str, int]]:
-    """Count points in hexagons: one path a level (1 to `levels`, by the logarithm of the count), empty ones left out."""
+    """Count points in hexagons: one path a level (1 to `levels`, by the count's logarithm), empty ones left out."""
     width, height = radius * math.sqrt(3), radius * 1.5
     row = np.round(y / height)
     column = np.round(x / width - 0.5 * (row % 2))

@@ -26,8 +26,8 @@ from molcmim.moleculenet.report_style import SCRIPT, STYLE
 from molcmim.moleculenet.report_text import DATASET_HEADER, dataset_rows, run_facts
 from molcmim.moleculenet.types import REGRESSION
 
-MOST_AGREEMENT = 2_000_000  #: bytes of predicted-against-measured plots, so that the page stays under 6 MB
-MOST_MAPS = 3_200_000  #: and of maps
+MOST_AGREEMENT = 1_200_000  #: bytes of predicted-against-measured plots, so that the page stays under 6 MB
+MOST_MAPS = 3_000_000  #: and of molecules to be shown on hover
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
@@ -166,8 +166,8 @@ def _how_to_read() -> str:
 
 def _reference_note(report: Report) -> str:
     return (
-        f'<code class="ref">{escape(report.reference)}</code> minus each other feature set on the same splits, turned so '
-        "that <b>+ always means: the reference is better</b>, whether the metric is an error or an AUC."
+        f'<code class="ref">{escape(report.reference)}</code> minus each other feature set on the same splits, turned '
+        "so that <b>+ always means: the reference is better</b>, whether the metric is an error or an AUC."
     )
 
 
@@ -184,7 +184,8 @@ def _agreement(report: Report) -> str:
     note = " To keep the page small, some heads and protocols are left out." if left_out else ""
     intro = (
         "Test molecules of all splits, regression sets only: the reference in blue, the best of the others in grey. On "
-        f"the diagonal the prediction is right; darker means more molecules.{note}"
+        f"the diagonal the prediction is right; darker means more molecules. "
+        f"Predictions far outside the measured range are drawn at the edge.{note}"
     )
     return _section("agreement", "Predicted against measured", intro, "".join(parts))
 
@@ -196,9 +197,10 @@ def _maps(report: Report) -> str:
         used += len(data)
         parts.append(_map(content, data if used < MOST_MAPS else ""))
     intro = (
-        "Each dot is a molecule, placed by t-SNE so that molecules with similar features lie close together; the colour "
-        "is the measured value. Move over the map to see a molecule and, ringed, its five nearest neighbours among "
-        "those shown, found in all dimensions. Distances between far-apart dots mean nothing, and neither do the axes."
+        "Each dot is a molecule, placed by t-SNE so that molecules with similar features lie close together; the "
+        "colour is the measured value. Move over the map to see a molecule and, ringed, its five nearest neighbours "
+        "among those shown, found in all dimensions. The axes and long distances "
+        "mean nothing."
     )
     return _section("maps", "A map of the features", intro, "".join(parts))
 
@@ -217,6 +219,7 @@ def _map(content: dict[str, object], data: str) -> str:
     features = f" by <code>{escape(content['features'])}</code>" if content.get("features") else ""
     size = f"{len(points):,} of {content.get('n_total', len(points)):,} molecules"
     script = f'<script type="application/json" class="mapdata">{data}</script>' if data else ""
+    size += "" if data else "; without molecules on hover, to keep the page small"
     return (
         f'<div class="mapbox"><h3>{escape(content.get("title", ""))}{features}</h3>'
         f'<p class="small">{escape(size)}. {escape(_likeness(content))}</p>'
@@ -237,8 +240,8 @@ def _likeness(content: dict[str, object]) -> str:
             f"any two molecules by {any_two:.2f}{unit}."
         )
     return (
-        f"A molecule and its nearest neighbour are in the same class in {100 * near:.0f} % of cases; any two molecules in "
-        f"{100 * any_two:.0f} %."
+        f"A molecule and its nearest neighbour are in the same class in {100 * near:.0f} % of cases; any two "
+        f"molecules in {100 * any_two:.0f} %."
     )
 
 

@@ -54,14 +54,13 @@ def warning(report: Report, view: View) -> str:
     return f'<p class="warning"><b>Mind:</b> {escape(text)}</p>' if text else ""
 
 
-def column_head(column: Column) -> str:
+def column_head(column: Column, differences: bool = False) -> str:
+    """Title, metric and unit; the arrow says which way is better, which for differences is always up."""
     arrow, better = ("↑", "higher is better") if column.higher_is_better else ("↓", "lower is better")
     unit = f" <small>{escape(column.unit)}</small>" if column.unit else ""
     tip = escape(TIPS.get(column.metric, better))
-    return (
-        f'{escape(column.title)}<br><abbr title="{tip}">{escape(column.heading)}</abbr> '
-        f'<span class="arrow" title="{better}">{arrow}</span>{unit}'
-    )
+    mark = "" if differences else f' <span class="arrow" title="{better}">{arrow}</span>'
+    return f'{escape(column.title)}<br><abbr title="{tip}">{escape(column.heading)}</abbr>{mark}{unit}'
 
 
 def _label(view: View, features: str) -> str:
@@ -69,11 +68,13 @@ def _label(view: View, features: str) -> str:
     return f"<code{kind}>{escape(features)}</code>"
 
 
-def _feature_table(view: View, columns: Sequence[Column], cells: dict[tuple[str, str], str], corner: str) -> str:
+def _feature_table(view: View, cells: dict[tuple[str, str], str], corner: str, differences: bool = False) -> str:
     """Features x data sets; `cells` holds whole <td> elements."""
+    columns = view.columns
     direction = {True: "desc", False: "asc"}
     head = "".join(
-        f'<th data-sort="{direction[c.higher_is_better]}" tabindex="0" title="click to sort">{column_head(c)}</th>'
+        f'<th data-sort="{direction[c.higher_is_better or differences]}" tabindex="0" title="click to sort">'
+        f"{column_head(c, differences)}</th>"
         for c in columns
     )
     rows = []
@@ -140,13 +141,13 @@ def scores_section(report: Report, view: View) -> str:
         interval = f"<small>{column.interval(cell.low, cell.high)}</small>"
         cells[features, dataset] = f'<td class="{kind}" data-v="{value}">{shown}{tie}{sup}{interval}</td>'
     legend = (
-        f"<p class='legend'>{escape(interval_text(view))} <b>Bold</b>: best mean. <span class='tie'>≈</span>: level with "
-        "the best, the difference is within chance. Sorted by average place; click a heading to sort.</p>"
+        f"<p class='legend'>{escape(interval_text(view))} <b>Bold</b>: best mean. <span class='tie'>≈</span>: level "
+        "with the best, the difference is within chance. Sorted by average place; click a heading to sort.</p>"
     )
     small = "".join(f"<li>{escape(text)}</li>" for text in listed)
     plots = "".join(_score_plot(view, column) for column in view.columns if view.order(column.dataset))
     return (
-        f"{warning(report, view)}{_feature_table(view, view.columns, cells, 'features')}{legend}"
+        f"{warning(report, view)}{_feature_table(view, cells, 'features')}{legend}"
         + (f"<ol class='footnotes'>{small}</ol>" if small else "")
         + f"<div class='grid'>{plots}</div>"
     )
@@ -190,8 +191,7 @@ def differences_section(report: Report, view: View) -> str:
                 cells.setdefault((features, column.dataset), '<td class="none">n/a</td>')
     plots = "".join(_difference_plot(view, column) for column in view.columns)
     corner = f"{_label(view, view.reference)}<br>against"
-    columns = [c._replace(higher_is_better=True) for c in view.columns]  # + is better, whatever the metric
-    table = _feature_table(view, columns, cells, corner).replace('title="higher is better">↑', 'title="+ is better">+')
+    table = _feature_table(view, cells, corner, differences=True)
     return (
         f"{warning(report, view)}{table}<p class='legend'>{html_spans(tally(view))}</p><div class='grid'>{plots}</div>"
     )
@@ -241,7 +241,7 @@ def agreement_section(report: Report, view: View) -> str:
             kind = "reference" if features == view.reference else "other"
             plot = agreement_plot(found.measured, found.predicted, column.unit.strip("()²"), kind)
             panels.append(
-                f"<div class='pair'><p class='small'>{_label(view, features)} "
+                f"<div class='pair'><p class='small'>{_label(view, features)}<br>"
                 f"{escape(_panel_text(view, features, column, len(found.measured)))}</p>{plot}</div>"
             )
         if panels:

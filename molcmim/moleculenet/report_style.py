@@ -18,9 +18,11 @@ h3 { font-size: 15px; margin: 22px 0 6px; }
 .lede { font-size: 17px; color: var(--soft); margin: 0 0 8px; max-width: 56em; }
 .what, .small, small, .legend, .footnotes, .caption { color: var(--soft); font-size: 13px; }
 .what { margin: 0 0 6px; }
-code { font: 0.92em ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; overflow-wrap: anywhere; }
+code { font: 0.92em ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; overflow-wrap:
+  anywhere; }
 code.ref, tr.reference th code { color: var(--ref); font-weight: 600; }
-pre { font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; background: var(--pale);
+pre { font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; background:
+  var(--pale);
   padding: 8px 12px; margin: 8px 0 0; white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 4px; }
 section { padding: 30px 0 6px; }
 section p { max-width: 72em; }
@@ -32,26 +34,31 @@ section p { max-width: 72em; }
 nav { display: none; position: sticky; top: 0; z-index: 5; background: rgba(255, 255, 255, 0.96); margin-top: 22px;
   border-top: 1px solid var(--line); border-bottom: 1px solid var(--line); }
 .js nav { display: block; }
-nav .bar { display: flex; flex-wrap: wrap; gap: 6px 22px; align-items: center; padding-top: 7px; padding-bottom: 7px; }
+nav .bar { display: flex; flex-wrap: wrap; gap: 6px 22px; align-items: center; padding-top: 7px;
+  padding-bottom: 7px; }
 nav .name { color: var(--soft); font-size: 13px; margin-right: 8px; }
-nav button { font: inherit; font-size: 13.5px; padding: 3px 11px; border: 1px solid #cdd4db; background: #fff; cursor: pointer;
+nav button { font: inherit; font-size: 13.5px; padding: 3px 11px; border: 1px solid #cdd4db; background: #fff;
+  cursor: pointer;
   margin-left: -1px; color: var(--ink); }
 nav button:first-of-type { border-radius: 4px 0 0 4px; } nav button:last-of-type { border-radius: 0 4px 4px 0; }
 nav button:only-of-type { border-radius: 4px; }
 nav button[aria-pressed="true"] { background: var(--ink); border-color: var(--ink); color: #fff; }
 nav button:disabled { color: #b3bac2; cursor: default; }
-nav .links { margin-left: auto; font-size: 13.5px; } nav .links a { margin-left: 14px; color: var(--soft); text-decoration: none; }
+nav .links { margin-left: auto; font-size: 13.5px; }
+nav .links a { margin-left: 14px; color: var(--soft); text-decoration: none; }
 nav .links a:hover { color: var(--ref); }
 .js .view { display: none; } .js .view.shown { display: block; }
 #reading details { border: 1px solid var(--line); border-radius: 4px; padding: 10px 16px; background: var(--pale); }
 summary { cursor: pointer; font-weight: 600; }
 #reading dl { columns: 2; column-gap: 36px; margin: 8px 0 2px; font-size: 13.5px; }
-#reading dt { font-weight: 600; break-after: avoid; } #reading dd { margin: 0 0 8px; color: #39424c; break-inside: avoid; }
+#reading dt { font-weight: 600; break-after: avoid; }
+#reading dd { margin: 0 0 8px; color: #39424c; break-inside: avoid; }
 dl dt { font-weight: 600; } dl dd { margin: 0 0 8px; max-width: 72em; }
 dl.run { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; } dl.run dd { margin: 0; }
 .scroll { overflow-x: auto; max-height: 82vh; overflow-y: auto; }
 table { border-collapse: separate; border-spacing: 0; font-size: 14px; }
-table.data thead th { position: sticky; top: 0; background: #fff; z-index: 2; text-align: right; vertical-align: bottom;
+table.data thead th { position: sticky; top: 0; background: #fff; z-index: 2; text-align: right;
+  vertical-align: bottom;
   font-weight: 600; border-bottom: 1.5px solid var(--ink); padding: 4px 12px 6px; line-height: 1.35; }
 table.data thead th small { display: block; font-weight: 400; }
 table.data thead th:first-child, table.data tbody th, table.plain td, table.plain th { text-align: left !important; }
@@ -64,26 +71,31 @@ table.data td small { display: block; font-size: 12px; white-space: nowrap; }
 table.data tbody tr:hover td, table.data tbody tr:hover th { background: var(--pale); }
 table.data tr.reference td, table.data tr.reference th { background: var(--refpale); }
 table.data tr.reference th { box-shadow: inset 3px 0 0 var(--ref); }
-td.none { color: var(--mid); } .tie { color: var(--soft); } sup { font-size: 10px; color: var(--soft); margin-left: 1px; }
+td.none { color: var(--mid); } .tie { color: var(--soft); }
+sup { font-size: 10px; color: var(--soft); margin-left: 1px; }
 table.params td { font-size: 12.5px; }
 abbr { text-decoration: underline dotted #aab2bb; text-underline-offset: 3px; cursor: help; }
-span.ahead { color: var(--ref); } span.behind { color: var(--bad); } span.ahead, span.behind, span.tie, span.untested {
+span.ahead { color: var(--ref); } span.behind { color: var(--bad); }
+span.ahead, span.behind, span.tie, span.untested {
   font-size: 12.5px; white-space: nowrap; }
 span.untested { color: var(--mid); }
 .legend { margin: 8px 0; } .footnotes { margin: 0 0 10px; padding-left: 20px; }
 .grid { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 18px 14px; margin-top: 16px; }
 figure { margin: 0; break-inside: avoid; } figcaption { font-weight: 600; font-size: 14px; margin-bottom: 2px; }
-svg { display: block; max-width: 100%; height: auto; } svg text { font-size: 12px; fill: var(--ink); }
-svg .tick, svg .axis, svg .end { fill: var(--soft); font-size: 11.5px; }
-svg .grid { stroke: #eef1f4; } svg .zero { stroke: #59636e; } svg .hit { fill: transparent; } svg g:hover > .hit { fill: #f1f4f7; }
+svg { display: block; max-width: 100%; height: auto; } svg.plot text { font-size: 12px; fill: var(--ink); }
+svg.plot .tick, svg.plot .axis, svg.plot .end { fill: var(--soft); font-size: 11.5px; }
+svg .grid { stroke: #eef1f4; } svg .zero { stroke: #59636e; } svg .hit { fill: transparent; }
+svg g:hover > .hit { fill: #f1f4f7; }
 svg .strong { font-weight: 600; } svg .dots .label { font-size: 12px; }
 svg .whisker { stroke: #a3adb8; stroke-width: 1.6; } svg .dot { fill: #8b96a2; }
 svg .best .dot { fill: #2b323a; } svg .best .whisker { stroke: #2b323a; }
-svg .reference .dot, svg .ahead .dot { fill: var(--ref); } svg .reference .whisker, svg .ahead .whisker { stroke: var(--ref); }
-svg .reference text { fill: var(--ref); font-weight: 600; }
+svg .reference .dot, svg .ahead .dot { fill: var(--ref); }
+svg .reference .whisker, svg .ahead .whisker { stroke: var(--ref); }
+svg.plot .reference text { fill: var(--ref); font-weight: 600; }
 svg .behind .dot { fill: var(--bad); } svg .behind .whisker { stroke: var(--bad); }
 svg .tie .dot { fill: #fff; stroke: #77828e; stroke-width: 1.6; }
-svg .ahead .number { fill: var(--ref); } svg .behind .number { fill: var(--bad); } svg .tie .number { fill: var(--soft); }
+svg.plot .ahead .number { fill: var(--ref); } svg.plot .behind .number { fill: var(--bad); }
+svg.plot .tie .number { fill: var(--soft); }
 svg .axisline { stroke: #59636e; fill: none; } svg .cd { stroke: #59636e; stroke-width: 1.6; }
 svg .clique { stroke: #2b323a; stroke-width: 4; stroke-linecap: round; }
 svg .elbow { fill: none; stroke: #b3bcc6; } svg .reference .elbow { stroke: var(--ref); stroke-width: 1.6; }
@@ -93,31 +105,41 @@ svg .diagonal { stroke: #2b323a; stroke-width: 1.2; }
 .reference .point { fill: var(--ref); fill-opacity: 0.4; } .other .point { fill: #49525c; fill-opacity: 0.38; }
 .reference .h1 { fill: #cfe1f1; } .reference .h2 { fill: #94bfe2; } .reference .h3 { fill: #4f93cb; }
 .reference .h4 { fill: #1a69ad; } .reference .h5 { fill: #063c6d; }
-.other .h1 { fill: #dfe2e6; } .other .h2 { fill: #b5bcc4; } .other .h3 { fill: #868f99; } .other .h4 { fill: #565e67; }
+.other .h1 { fill: #dfe2e6; } .other .h2 { fill: #b5bcc4; } .other .h3 { fill: #868f99; }
+.other .h4 { fill: #565e67; }
 .other .h5 { fill: #262b31; }
 .mapbox { margin: 8px 0 26px; break-inside: avoid; } .mapbox .small { margin: 0 0 8px; }
-.mapline { display: grid; grid-template-columns: minmax(0, 7fr) minmax(0, 5fr); gap: 20px; align-items: start; }
-.examples { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 6px; }
+.mapline { display: grid; grid-template-columns: minmax(0, 8fr) minmax(0, 5fr); gap: 20px; align-items: start; }
+.examples { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 6px; }
 .examples figure { border: 1px solid var(--line); border-radius: 4px; padding: 2px 4px; position: relative; }
-.examples figure span { position: absolute; left: 5px; top: 2px; font-size: 11px; font-weight: 600; color: var(--soft); }
-.examples figcaption { font-weight: 400; font-size: 11.5px; color: var(--soft); text-align: center; margin: 0; white-space: nowrap; }
-svg.molecule text { font-family: "Liberation Sans", Arial, Helvetica, sans-serif; font-size: inherit; fill: inherit; }
-svg .bond { fill: none; stroke: #222; stroke-width: 2; stroke-linecap: round; } svg .wedge { fill: #222; stroke: #222; }
+.examples figure span { position: absolute; left: 5px; top: 2px; font-size: 11px; font-weight: 600; color:
+  var(--soft); }
+.examples figcaption { font-weight: 400; font-size: 11.5px; color: var(--soft); text-align: center; margin: 0;
+  white-space: nowrap; }
+svg.molecule text { font-family: "Liberation Sans", Arial, Helvetica, sans-serif; }
+svg .bond { fill: none; stroke: #222; stroke-width: 2; stroke-linecap: round; }
+svg .wedge { fill: #222; stroke: #222; }
 svg .frame { fill: #fcfdfd; stroke: var(--line); } svg .points circle { stroke: #fff; stroke-width: 0.6; }
-svg .example { fill: #fff; stroke: #2b323a; stroke-width: 1.2; } svg .exampletext { font-size: 9.5px; font-weight: 600; }
+svg .example { fill: #fff; stroke: #2b323a; stroke-width: 1.2; }
+svg.plot .exampletext { font-size: 9.5px; font-weight: 600; }
 .canvas { position: relative; } svg .ring { fill: none; stroke: #111; stroke-width: 1.8; pointer-events: none; }
 svg .near { stroke: #111; stroke-width: 1; stroke-opacity: 0.55; pointer-events: none; fill: none; }
-.card { position: absolute; z-index: 4; width: 232px; padding: 6px 10px 8px; background: #fff; border: 1px solid #b8c1ca;
+.card { position: absolute; z-index: 4; width: 232px; padding: 6px 10px 8px; background: #fff; border: 1px
+  solid #b8c1ca;
   border-radius: 5px; box-shadow: 0 4px 16px rgba(20, 30, 40, 0.16); pointer-events: none; font-size: 12.5px; }
-.card b { display: block; } .card code { font-size: 11px; color: var(--soft); line-height: 1.35; display: block; max-height: 45px;
-  overflow: hidden; }
+.card b { display: block; }
+.card code { font-size: 11px; color: var(--soft); line-height: 1.35; overflow: hidden;
+  display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 6; }
+.answers code { display: inline-block; max-width: 100%; }  /* no line ends within a label */
 .hash { color: var(--soft); } table.data td code { white-space: nowrap; }
 #settings details, #settings table { margin-bottom: 6px; }
 @media (max-width: 1000px) { .grid, .agreements { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .mapline { grid-template-columns: 1fr; } }
 @media (max-width: 680px) { .grid, .agreements { grid-template-columns: 1fr; } #reading dl { columns: 1; } }
-@media print { body { font-size: 10.5pt; } nav, .js nav { display: none; } .scroll { overflow: visible; max-height: none; }
-  table.data thead th { position: static; } section { padding-top: 16px; } header, main { padding: 0; max-width: none; }
+@media print { body { font-size: 10.5pt; } nav, .js nav { display: none; }
+.scroll { overflow: visible; max-height: none; }
+  table.data thead th { position: static; } section { padding-top: 16px; }
+header, main { padding: 0; max-width: none; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
 
@@ -125,7 +147,8 @@ svg .near { stroke: #111; stroke-width: 1; stroke-opacity: 0.55; pointer-events:
 SCRIPT = r"""
 (function () {
   "use strict";
-  var root = document.documentElement, all = function (s, e) { return Array.prototype.slice.call((e || document).querySelectorAll(s)); };
+  var root = document.documentElement;
+  function all(s, e) { return Array.prototype.slice.call((e || document).querySelectorAll(s)); }
   root.className = "js";
   var views = all(".view"), state = {}, have = {};
   views.forEach(function (v) { have[v.dataset.protocol + "\n" + v.dataset.head] = true; });
@@ -160,7 +183,9 @@ SCRIPT = r"""
     });
   });
   var query = new URLSearchParams(location.search);
-  if (views.length) { choose(query.get("protocol") || views[0].dataset.protocol, query.get("head") || views[0].dataset.head); }
+  if (views.length) {
+    choose(query.get("protocol") || views[0].dataset.protocol, query.get("head") || views[0].dataset.head);
+  }
 
   all("th[data-sort]").forEach(function (th) {
     function sort() {
@@ -169,7 +194,8 @@ SCRIPT = r"""
       all("th", table.tHead).forEach(function (o) { o.classList.remove("sorted"); });
       th.classList.add("sorted"); th.dataset.now = down ? "desc" : "asc";
       function key(row) { var v = parseFloat(row.cells[i].dataset.v); return isNaN(v) ? Infinity : down ? -v : v; }
-      all("tr", body).sort(function (a, b) { return key(a) - key(b) || 0; }).forEach(function (r) { body.appendChild(r); });
+      var rows = all("tr", body).sort(function (a, b) { return key(a) - key(b) || 0; });
+      rows.forEach(function (r) { body.appendChild(r); });
     }
     th.addEventListener("click", sort);
     th.addEventListener("keydown", function (e) { if (e.key === "Enter") { sort(); } });
@@ -194,7 +220,8 @@ SCRIPT = r"""
   all(".mapbox").forEach(function (box) {
     var source = box.querySelector(".mapdata"), canvas = box.querySelector(".canvas");
     if (!source) { return; }
-    var data = JSON.parse(source.textContent), plot = canvas.querySelector("svg.map"), links = plot.querySelector(".links");
+    var data = JSON.parse(source.textContent), plot = canvas.querySelector("svg.map");
+    var links = plot.querySelector(".links");
     var card = document.createElement("div"), rings = svg("g", {}, plot), now = -1, pinned = false;
     card.className = "card"; card.hidden = true; canvas.appendChild(card);
     function clear() { now = -1; card.hidden = true; rings.textContent = ""; links.textContent = ""; }
@@ -215,8 +242,10 @@ SCRIPT = r"""
       b.textContent = p[2]; c.textContent = p[3];
       card.appendChild(b); card.appendChild(c);
       card.hidden = false;
-      var x = p[0] * scale + 16, y = p[1] * scale - card.offsetHeight / 2;
-      if (p[0] * scale > plot.getBoundingClientRect().width / 2) { x = p[0] * scale - card.offsetWidth - 16; }
+      var x = p[0] * scale + 16, y = p[1] * scale - card.offsetHeight / 2, left = p[0] * scale - card.offsetWidth - 16;
+      var away = 0;  // the card goes to the side with fewer neighbours, if it fits there
+      p[4].forEach(function (j) { if (data.points[j]) { away += data.points[j][0] > p[0] ? 1 : -1; } });
+      if (left > 0 && (away > 0 || p[0] * scale > canvas.offsetWidth * 0.75)) { x = left; }
       card.style.left = x + "px";
       card.style.top = Math.max(-8, Math.min(y, canvas.offsetHeight - card.offsetHeight + 8)) + "px";
     }

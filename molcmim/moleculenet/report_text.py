@@ -84,7 +84,7 @@ def _reference_sentence(view: View, column: Column, order: Sequence[str]) -> Spa
         place = f" ({mean}) is {ordinal(order.index(ours) + 1)} of {len(order)}, "
         spans += [("code", ours), ("", place)]
         if pair.verdict == TIE:
-            spans += [("", f"{_amount(pair, column)} from "), ("code", order[0]), ("", ", within chance.")]
+            spans += [("", f"{_amount(pair, column)} behind "), ("code", order[0]), ("", ", within chance.")]
         elif pair.verdict == UNTESTED:
             spans += [("", f"{_amount(pair, column)} behind "), ("code", order[0]), ("", " (not tested).")]
         else:
@@ -98,7 +98,7 @@ def _reference_sentence(view: View, column: Column, order: Sequence[str]) -> Spa
     groups = [(word, [f for f, p in pairs.items() if p.verdict == v]) for v, word in _GROUPS]
     groups = [(word, found) for word, found in groups if found]
     if groups and not (len(order) == 2 and ours != order[0]):
-        spans += [("", " Against all others, "), ("code", ours), ("", " is ")]
+        spans += [("", " It is ")] if ours != order[0] else [("", " "), ("code", ours), ("", " is ")]
         for i, (word, found) in enumerate(groups):
             spans += [("", "; " if i else ""), ("b", word), ("", " "), *joined(found)]
         spans.append(("", "."))
@@ -127,8 +127,8 @@ def interval_text(view: View) -> str:
     """Where a view's intervals come from."""
     if view.resampled:
         return (
-            "95 % intervals by resampling the test molecules of the one split (bootstrap): they say nothing about other "
-            "splits. Sets of several tasks have none."
+            "95 % intervals by resampling the test molecules of the one split (bootstrap): they say nothing about "
+            "other splits. Sets of several tasks have none."
         )
     return "Means over the splits with 95 % intervals corrected for overlapping training parts (Nadeau & Bengio 2003)."
 
@@ -149,8 +149,8 @@ def ranks_text(view: View) -> str:
     )
     text = (
         f"Average place over {k} data sets ({', '.join(ranks.datasets)}). By Nemenyi's test at 95 %, two feature sets "
-        f"differ if their ranks are more than {cd:.2f} places apart; {found}. Bars join those that this test can't tell "
-        "apart."
+        f"differ if their ranks are more than {cd:.2f} places apart; {found}. Bars join those that this test can't "
+        "tell apart."
     )
     if k < 10:
         text += (

@@ -75,7 +75,7 @@ def _names(entries: Any) -> list[str]:
 
 def _in_order(found: Iterable[str], order: Sequence[str]) -> list[str]:
     """Each once; those of `order` in that order, then the others as they come."""
-    seen = list(dict.fromkeys(found))
+    seen, order = list(dict.fromkeys(found)), list(dict.fromkeys(order))
     return [name for name in order if name in seen] + [name for name in seen if name not in order]
 
 

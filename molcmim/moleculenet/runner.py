@@ -117,10 +117,19 @@ def _run(options: Options, plan: Plan, datasets: list[Dataset], protocols: list[
             if not cells:
                 continue
             jobs = _Jobs(options, dataset, [p for p in protocols if any(c.protocol == p.name for c in cells)], say)
-            todo = []
+            todo: list[Cell] = []
+            unusable: set[str] = set()
             for cell in cells:
+                if cell.features in unusable:
+                    continue
                 if cell.features not in jobs.features:
-                    jobs.add_features(next(s for s in options.features if s.label == cell.features))
+                    try:
+                        jobs.add_features(next(s for s in options.features if s.label == cell.features))
+                    except ValueError as error:  # vectors of other molecules, for one
+                        unusable.add(cell.features)
+                        errors.append(f"{dataset.name} {cell.features}: {error}")
+                        say(f"error: {errors[-1]}")
+                        continue
                     record.add_features(dataset, jobs.features[cell.features])
                 if table.identity(cell) == jobs.identity(cell):
                     skipped += 1
