@@ -5,6 +5,7 @@
     model.safetensors   the weights, loaded as float32
     vocab.json          the tokenizer
     README.md           the model card
+    mixture.safetensors optional: a mixture of Gaussians fitted to the model's codes (`molcmim.mixture`)
 
 What reading one trusts: nothing. A file is hashed and parsed from the same bytes, pickles are refused by name
 and by content, and shapes are compared before any memory is asked for. The sha256 values stop accidents
@@ -30,6 +31,7 @@ from molcmim.checkpoint_files import (
     CONFIG,
     DEFAULT,
     FORMAT_VERSION,
+    MIXTURE,
     VOCAB,
     WEIGHTS,
     CheckpointError,
@@ -40,6 +42,7 @@ from molcmim.checkpoint_files import (
     read_card,
     read_config,
     read_file,
+    read_mixture,
     read_tokenizer,
 )
 from molcmim.tokenizer import Tokenizer
@@ -47,6 +50,7 @@ from molcmim.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from molcmim.mixture import Mixture
     from molcmim.model import CMIM, ModelConfig
 
 __all__ = [
@@ -56,6 +60,7 @@ __all__ = [
     "Loaded",
     "available",
     "load_pretrained",
+    "save_mixture",
     "save_pretrained",
     "update_card",
 ]
@@ -72,6 +77,7 @@ class Loaded(NamedTuple):
     config: dict[str, Any]  #: content of config.json
     model_id: str  #: first 12 hex digits of the sha256 of model.safetensors
     directory: Path
+    mixture: Mixture | None = None  #: fitted to the model's codes, if the checkpoint holds one
 
 
 # ---------------------------------------------------------------------------------------------- loading
@@ -99,10 +105,11 @@ def load_pretrained(name_or_dir: str | os.PathLike[str] | None = None) -> Loaded
     config = read_config(directory)
     tokenizer = read_tokenizer(directory, config)
     read_card(directory, config)
+    mixture = read_mixture(directory, config)
     architecture = _architecture(config["architecture"], str(directory / CONFIG))
     tensors = _parse_weights(read_file(directory, config, WEIGHTS), str(directory / WEIGHTS))
     model = _assemble(architecture, tensors, str(directory / WEIGHTS))
-    return Loaded(model.eval(), tokenizer, config, model_id(config), directory)
+    return Loaded(model.eval(), tokenizer, config, model_id(config), directory, mixture)
 
 
 def _architecture(values: Mapping[str, Any], where: str) -> ModelConfig:
@@ -191,6 +198,7 @@ def save_pretrained(
     policy: str = "canonical",
     name: str | None = None,
     dtype: str = "float16",
+    mixture: Mixture | None = None,
 ) -> Path:
     """Write a checkpoint directory: complete under a temporary name beside, then renamed.
 
@@ -214,6 +222,8 @@ def save_pretrained(
         Default: the directory's name.
     dtype
         Of the stored weights: ``float16``, ``bfloat16`` or ``float32``.
+    mixture
+        Fitted to this model's codes; default: none.
 
     Returns
     -------
@@ -250,9 +260,11 @@ def save_pretrained(
         VOCAB: (json.dumps(tokenizer.to_json(), indent=1) + "\n").encode("ascii"),
         CARD: (_default_card(config) if card is None else card).encode("utf-8"),
     }
+    if mixture is not None:  # another dtype of the weights means another id
+        contents[MIXTURE] = _mixture_bytes(mixture, config, hashlib.sha256(contents[WEIGHTS]).hexdigest()[:12])
     config["files"] = {key: hashlib.sha256(value).hexdigest() for key, value in contents.items()}
     contents[CONFIG] = _config_bytes(config)
-    _write_directory(target, contents)
+    write_directory(target, contents)
     return target
 
 
@@ -272,13 +284,42 @@ def update_card(name_or_dir: str | os.PathLike[str], text: str) -> Path:
         If there is no such checkpoint, or anything about its files is wrong.
     """
     directory = find_checkpoint(name_or_dir).resolve()
+    return _replace_file(directory, read_config(directory), CARD, text.encode("utf-8"))
+
+
+def save_mixture(name_or_dir: str | os.PathLike[str], mixture: Mixture) -> Path:
+    """Put a mixture fitted to a model's codes into its checkpoint, or replace the one there; as `update_card`.
+
+    Raises
+    ------
+    CheckpointError
+        As `update_card`.
+    ValueError
+        If the mixture has other dimensions than the model's codes, or was fitted to another model's.
+    """
+    directory = find_checkpoint(name_or_dir).resolve()
     config = read_config(directory)
+    fitted_to = mixture.facts.get("model_id", model_id(config))
+    if fitted_to != model_id(config):
+        raise ValueError(f"mixture: expected one of model {model_id(config)}, got one of {fitted_to}")
+    return _replace_file(directory, config, MIXTURE, _mixture_bytes(mixture, config, model_id(config)))
+
+
+def _mixture_bytes(mixture: Mixture, config: Mapping[str, Any], identity: str) -> bytes:
+    latent = config["architecture"].get("latent")
+    if mixture.latent != latent:
+        raise ValueError(f"mixture: expected {latent} dimensions (the model's), got {mixture.latent}")
+    return mixture.with_facts(model_id=identity).to_bytes()
+
+
+def _replace_file(directory: Path, config: dict[str, Any], name: str, data: bytes) -> Path:
+    """Write the checkpoint anew with this file added or replaced."""
     _check_replaceable(directory)
-    contents = {name: read_file(directory, config, name) for name in config["files"] if name != CARD}
-    contents[CARD] = text.encode("utf-8")
-    config["files"][CARD] = hashlib.sha256(contents[CARD]).hexdigest()
+    contents = {key: read_file(directory, config, key) for key in config["files"] if key != name}
+    contents[name] = data
+    config["files"][name] = hashlib.sha256(data).hexdigest()
     contents[CONFIG] = _config_bytes(config)
-    _write_directory(directory, contents)
+    write_directory(directory, contents)
     return directory
 
 
@@ -320,14 +361,14 @@ def _check_replaceable(target: Path) -> None:
     if not target.is_dir():
         raise CheckpointError(f"{target}: expected a directory to write to, got a file")
     others = sorted(path.name for path in target.iterdir())
-    surplus = set(others) - {CONFIG, WEIGHTS, VOCAB, CARD}
+    surplus = set(others) - {CONFIG, WEIGHTS, VOCAB, CARD, MIXTURE}
     if surplus or (others and CONFIG not in others):
         raise CheckpointError(
             f"{target}: expected an empty directory or a checkpoint to replace, got {others[:5]}"
         )
 
 
-def _write_directory(target: Path, contents: Mapping[str, bytes]) -> None:
+def write_directory(target: Path, contents: Mapping[str, bytes]) -> None:
     """Write all files under a temporary name beside `target`, then swap the directories."""
     target.parent.mkdir(parents=True, exist_ok=True)
     token = f"{os.getpid()}.{secrets.token_hex(4)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from html.parser import HTMLParser
@@ -11,135 +10,307 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_sample import FEATURES, HOSTILE, OURS, PROTOCOLS, SETS, write_sample
 
-from molcmim.moleculenet.metrics import scores
+from molcmim.moleculenet import statistics
+from molcmim.moleculenet.map_plot import choose_examples, map_plot
+from molcmim.moleculenet.maps import draw
+from molcmim.moleculenet.plots import agreement_plot, cliques, hexagons, make_map, ticks
+from molcmim.moleculenet.report import markdown, write_report
+from molcmim.moleculenet.report_data import View
+from molcmim.moleculenet.report_html import page
+from molcmim.moleculenet.report_text import answer
+from molcmim.moleculenet.report_views import default_reference, load_report
 from molcmim.moleculenet.results import COLUMNS
-
-HOSTILE = "<script>alert(1)</script>|`x`"
-OURS = "molcmim-tiny:both"
-
-#: name, title, task, unit, molecules, spread of the measured values
-SETS = (
-    ("esol", "ESOL", "regression", "log mol/L", 1128, 2.1),
-    ("freesolv", "FreeSolv", "regression", "kcal/mol", 642, 3.8),
-    ("lipo", "Lipophilicity", "regression", "log D", 4200, 1.2),
-    ("bace", "BACE", "classification", "", 1513, 0.5),
-    ("bbbp", "BBBP", "classification", "", 2039, 0.5),
-)
-#: features: error in spreads of the measured values, on each set
-FEATURES = {
-    "minimol": (0.26, 0.32, 0.47, 0.55, 0.5),
-    "rdkit2d": (0.28, 0.31, 0.51, 0.62, 0.49),
-    "chemnet": (0.32, 0.35, 0.56, 0.63, 0.46),
-    OURS: (0.33, 0.36, 0.64, 0.62, 0.58),
-    "molcmim-tiny:latent": (0.36, 0.39, 0.66, 0.63, 0.61),
-    "ecfp4-count": (0.41, 0.47, 0.58, 0.58, 0.55),
-    "vicgae": (0.4, 0.43, 0.78, 0.7, 0.64),
-    "floor": (0.37, 0.49, 0.79, 0.74, 0.63),
-}
-HEADS = {"svm": 1.0, "ridge": 1.15, "rf": 1.08}
-PROTOCOLS: dict[str, dict[str, Any]] = {
-    "random5": {"description": "Five random 80/20 splits (seeds 0-4).", "warning": ""},
-    "scaffold": {"description": "One 80/10/10 split by Bemis-Murcko scaffold.", "warning": ""},
-    "paper": {
-        "description": "Squared error over a 5-fold cross-validation.",
-        "warning": "The number is the minimum over a grid of the very errors that are reported, so it is optimistic.",
-    },
-}
+from molcmim.moleculenet.types import Dataset
 
 
-def write_sample(out: Path, share: float = 0.06, hostile: bool = False) -> dict[tuple[str, ...], list[float]]:
-    """Write an output folder as the runner does; returns (dataset, protocol, features, head, metric) -> values.
+class Tags(HTMLParser):
+    """Elements and attributes of a page, and the text by element."""
 
-    `share` of each set's molecules; with `hostile`, one of the feature sets, a note and a source have evil texts.
-    """
-    random = np.random.default_rng(0)
-    (out / "predictions").mkdir(parents=True)
-    rows: list[dict[str, Any]] = []
-    values: dict[tuple[str, ...], list[float]] = {}
-    datasets = {}
-    for column, (name, title, task, unit, size, spread) in enumerate(SETS):
-        n = max(60, int(share * size))
-        regression = task == "regression"
-        true = random.normal(size=n)
-        measured = spread * true - 1 if regression else (true > 0).astype(float)
-        shared_error = random.normal(size=n)
-        datasets[name] = {
-            "title": title,
-            "task": task,
-            "targets": ["y"],
-            "unit": unit,
-            "n": n,
-            "n_rows": n + 3,
-            "failures": {"parse_error": 2, "empty": 1} if name == "bbbp" else {},
-            "sha256": f"{column}" * 64,
-            "source": HOSTILE if hostile else "data directory",
-        }
-        for features, errors in FEATURES.items():
-            label = HOSTILE if hostile and features == "vicgae" else features
-            own_error = random.normal(size=n)
-            for head, factor in HEADS.items():
-                noise = errors[column] * factor * (0.75 * shared_error + 0.66 * own_error)
-                guess = true + noise + 0.05 * random.normal(size=n)
-                guess = spread * guess - 1 if regression else guess
-                for protocol, n_splits in (("random5", 5), ("scaffold", 1), ("paper", 5)):
-                    if protocol == "paper" and not (regression and head == "svm"):
-                        continue
-                    parts: list[dict[str, np.ndarray]] = []
-                    for split in range(n_splits):
-                        test = np.random.RandomState(split + 10 * column).permutation(n)[int(0.8 * n) :]
-                        found = scores(measured[test], guess[test], task)
-                        if protocol == "paper":
-                            found["mse"] = found["rmse"] ** 2
-                        failed = 37 if (features, name) == ("chemnet", "bbbp") else 0
-                        note = ""
-                        if (features, name, head) == ("floor", "bace", "rf") or (
-                            (features, name, head, split) == ("floor", "freesolv", "ridge", 2)
-                        ):
-                            found, note = dict.fromkeys(found, float("nan")), "one class in the test part"
-                            note = HOSTILE if hostile else note
-                        shared = {"dataset": name, "protocol": protocol, "features": label, "head": head}
-                        sizes = {"split": split, "n_train": n - len(test), "n_test": len(test), "n_failed": failed}
-                        params = json.dumps({"C": [1, 3, 3, 10, 3][split]}) if head == "svm" else ""
-                        for metric, value in found.items():
-                            values.setdefault((name, protocol, label, head, metric), []).append(value)
-                            empty = "" if np.isnan(value) else repr(float(value))
-                            more = {"task": "", "metric": metric, "value": empty, "n_tasks": 1, "params": params}
-                            rows.append({**shared, **sizes, **more, "seconds": 1.0, "identity": "0", "note": note})
-                        parts.append(
-                            {
-                                "row": test,
-                                "split": np.full(len(test), split),
-                                "task": np.zeros(len(test), int),
-                                "measured": measured[test],
-                                "predicted": guess[test],
-                            }
-                        )
-                    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-                    file = "-".join((name, protocol, label, head))
-                    file = "".join(c if c.isalnum() or c in "-_.+" else "_" for c in file)
-                    np.savez_compressed(out / "predictions" / f"{file}.npz", **joined)
-    rows.sort(key=lambda row: tuple(row[name] for name in COLUMNS[:4]))
-    with open(out / "results.csv", "w", encoding="utf-8", newline="") as file_:
-        writer = csv.DictWriter(file_, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    machine = {"cpu": "Some CPU", "cores": 2, "python": "3.11.7", "molcmim": "0.2.0", "rdkit": "2026.9.1", "processes": 2}
-    run = {
-        "runs": [
-            {
-                "command": "molcmim benchmark --tasks esol,freesolv,lipo,bace,bbbp --protocol random5,scaffold,paper",
-                "date": "2026-11-24T12:00:00+00:00",
-                "commit": "0123abcd" * 5,
-                "modified": False,
-                "machine": machine,
-                "seconds": 612.0,
-                "cells": 270,
-            }
-        ],
-        "protocols": PROTOCOLS,
-        "datasets": datasets,
-        "features": {label: {"n_failed": {}} for label in FEATURES},
-    }
-    (out / "run.json").write_text(json.dumps(run), encoding="utf-8")
-    return values
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+
+class Folder:
+    """A written sample with its report."""
+
+    def __init__(self, out: Path, **options: Any) -> None:
+        self.out = out
+        self.values = write_sample(out, **options)
+        self.report = load_report(out)
+        self.html, self.markdown = page(self.report), markdown(self.report)
+
+    def view(self, protocol: str, head: str) -> View:
+        return next(v for v in self.report.views if (v.protocol, v.head) == (protocol, head))
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return Folder(tmp_path_factory.mktemp("report") / "out")
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    out = tmp_path_factory.mktemp("hostile") / "out"
+    (out / "maps").mkdir(parents=True)
+    points = [
+        {"x": i / 11, "y": 0.5, "value": float(i), "smiles": HOSTILE, "near": [0], "drawing": {"lines": HOSTILE}}
+        for i in range(12)
+    ]
+    points[3]["drawing"] = {"lines": "M1 2L3 4", "labels": [[1, 2, 9, HOSTILE, 0]]}
+    content = {"dataset": "esol", "title": HOSTILE, "task": "regression", "unit": HOSTILE, "features": HOSTILE}
+    (out / "maps" / "esol.json").write_text(json.dumps({**content, "target": HOSTILE, "points": points}))
+    return Folder(out, share=0.0, hostile=True, heads=("svm", "ridge"))
+
+
+def cells_of(markdown: str, head: str, first: str, features: str) -> list[str]:
+    """Cells of a row of the table whose first heading is `first`, under random5 and the head."""
+    part = markdown.split("## Protocol `random5`")[1].split(f"### Head `{head}`")[1]
+    table = part[part.index(f"| {first} |") :]
+    row = next(line for line in table.splitlines() if line.startswith(f"| `{features}` |"))
+    return [cell.strip() for cell in row.strip("|").split("|")][1:]
+
+
+def test_scores_and_differences_are_those_of_statistics(sample: Folder) -> None:
+    n, n_test = 252, 51  # lipo: 6 % of 4,200 molecules, 20 % for testing
+    ours = sample.values["lipo", "random5", OURS, "svm", "rmse"]
+    theirs = sample.values["lipo", "random5", "minimol", "svm", "rmse"]
+    interval = statistics.corrected_interval(ours, n - n_test, n_test)
+    shown = f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    assert cells_of(sample.markdown, "svm", "features", OURS)[2] == shown
+    assert f">{interval.mean:.3f}<small>[{interval.low:.3f}, {interval.high:.3f}]</small>" in sample.html
+    found = statistics.paired(ours, theirs, n - n_test, n_test, higher_is_better=False)
+    assert found.verdict == "behind" and found.low > 0
+    # errors are turned round: + means that the reference is better
+    text = f"−{found.difference:.3f} [−{found.high:.3f}, −{found.low:.3f}]"
+    assert cells_of(sample.markdown, "svm", f"`{OURS}` against", "minimol")[2] == f"{text} behind"
+    assert f'−{found.difference:.3f} <span class="behind">▼ behind</span>' in sample.html
+
+
+def test_auc_differences_keep_their_sign(sample: Folder) -> None:
+    ours, floor = (sample.values["bace", "random5", f, "svm", "roc_auc"] for f in (OURS, "floor"))
+    found = statistics.paired(ours, floor, 72, 18, higher_is_better=True)
+    pair = sample.view("random5", "svm").versus_reference["floor", "bace"]
+    assert pair == pytest.approx((*found[:3], found.verdict))
+    assert pair.reversed().advantage == -pair.advantage
+    assert {"ahead": "behind", "behind": "ahead", "tie": "tie"}[pair.verdict] == pair.reversed().verdict
+
+
+def test_one_split_is_resampled(sample: Folder) -> None:
+    view = sample.view("scaffold", "ridge")
+    assert view.resampled and "resampling" in sample.markdown.split("## Protocol `scaffold`")[1]
+    files = [np.load(sample.out / "predictions" / f"lipo-scaffold-{f}-ridge.npz") for f in ("minimol", "rdkit2d")]
+    best, second = ((f["measured"], f["predicted"]) for f in files)
+    interval = statistics.bootstrap_interval(*best, "rmse")
+    assert view.cells["minimol", "lipo"][:3] == pytest.approx(interval, abs=0.02)  # rows in another order
+    found = statistics.paired_bootstrap(best[0], best[1], second[1], "rmse")
+    assert view.versus_best["rdkit2d", "lipo"].advantage == pytest.approx(-found.difference)
+    assert view.versus_best["rdkit2d", "lipo"].low == pytest.approx(-found.high, abs=0.02)
+
+
+def test_the_best_is_bold_and_ties_are_marked(sample: Folder) -> None:
+    view = sample.view("random5", "svm")
+    for column, (name, *_) in enumerate(SETS):
+        means = {f: view.cells[f, name].mean for f in FEATURES}
+        best = (max if view.columns[column].higher_is_better else min)(means, key=means.__getitem__)
+        assert view.best[name] == best
+        for features in FEATURES:
+            cell = cells_of(sample.markdown, "svm", "features", features)[column]
+            assert cell.startswith("**") == (features == best)
+            tie = features != best and view.versus_best[features, name].verdict == "tie"
+            assert ("≈" in cell) == tie
+
+
+def test_a_reader_learns_who_wins_by_how_much_and_beyond_chance(sample: Folder) -> None:
+    view = sample.view("random5", "svm")
+    column = view.columns[2]
+    text = "".join(part for _, part in answer(view, column))
+    second = view.order("lipo")[1]
+    by = view.versus_best[second, "lipo"]
+    assert text.startswith("Lipophilicity: minimol wins with the lowest RMSE, ")
+    assert f"by {by.advantage:.3f} [{by.low:.3f}, {by.high:.3f}], beyond chance" in text
+    behind = view.versus_reference["minimol", "lipo"].reversed()
+    expected = f"behind minimol by {behind.advantage:.3f} [{behind.low:.3f}, {behind.high:.3f}], beyond chance."
+    assert expected in text
+    assert "<b> wins</b>" in sample.html and "- **Lipophilicity:** `minimol` **wins** with" in sample.markdown
+    bace = "".join(part for _, part in answer(view, view.columns[3]))
+    assert "level with it: the difference is within chance" in bace
+
+
+def test_missing_scores_have_a_note(sample: Folder) -> None:
+    view = sample.view("random5", "rf")
+    cell = view.cells["floor", "bace"]
+    assert np.isnan(cell.mean) and cell.n_missing == 5 and "floor" not in view.order("bace")
+    assert view.ranks is not None and view.ranks.left_out == ["floor"]
+    shown = cells_of(sample.markdown, "rf", "features", "floor")[3]
+    number = re.fullmatch(r"n/a \((\d)\)", shown)
+    assert number and f"({number[1]}) no score; one class in the test part." in sample.markdown
+    assert cells_of(sample.markdown, "rf", f"`{OURS}` against", "floor")[3] == "n/a"
+    some = sample.view("random5", "ridge").cells["floor", "freesolv"]
+    values = sample.values["freesolv", "random5", "floor", "ridge", "rmse"]
+    assert (some.n_splits, some.n_missing) == (4, 1) and some.mean == pytest.approx(np.nanmean(values))
+    assert "1 of 5 splits have no score; one class in the test part" in sample.html
+    assert "37 molecules without features" in sample.html and "37 molecules without features" in sample.markdown
+    assert "nan" not in re.sub(r"[a-z]*nan[a-z]+|[a-z]+nan", "", sample.html.lower())
+
+
+def test_protocol_warnings_stand_with_the_numbers(sample: Folder) -> None:
+    warning = str(PROTOCOLS["paper"]["warning"])
+    blocks = re.findall(
+        r'<div class="view" data-protocol="paper".*?(?=<div class="view"|</section>)', sample.html, re.S
+    )
+    named = [block for block in blocks if warning in block]
+    assert len(named) == 4  # answers, scores, differences, ranks
+    assert warning in sample.markdown.split("## Protocol `paper`")[1]
+    assert sample.view("paper", "svm").columns[0].metric == "mse"
+    assert [c.title for c in sample.view("paper", "svm").columns] == ["ESOL", "FreeSolv", "Lipophilicity"]
+
+
+def test_order_of_views_and_what_was_run(sample: Folder) -> None:
+    keys = [(v.protocol, v.head) for v in sample.report.views]
+    assert keys[:3] == [("random5", "svm"), ("random5", "ridge"), ("random5", "rf")]
+    assert keys[-1] == ("paper", "svm") and len(keys) == 7
+    for text in ("0123abcd" * 5, "2026-11-24 12:00:00 UTC", "Some CPU", "rdkit 2026.9.1", "2 parse_error, 1 empty"):
+        assert text in sample.html
+        assert text.replace("_", r"\_") in sample.markdown or text in sample.markdown
+    assert "C 3 (3×), 1 (1×), 10 (1×)" in sample.html
+    assert "4" * 64 in sample.html and "4" * 64 in sample.markdown
+
+
+def test_the_page_loads_nothing(sample: Folder, hostile: Folder) -> None:
+    for folder in (sample, hostile):
+        tags = Tags(folder.html)
+        for tag, attributes in tags.elements:
+            assert tag not in ("link", "img", "iframe", "object", "embed", "base", "form", "image", "use")
+            assert "src" not in attributes and not any(name.startswith("on") for name in attributes)
+            assert (attributes.get("href") or "#").startswith("#")
+        assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", folder.html)
+        policy = [a.get("content") for t, a in tags.elements if t == "meta" and "http-equiv" in a]
+        assert policy == ["default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"]
+    assert len(sample.html) < 3e6
+
+
+def test_hostile_texts_are_escaped(hostile: Folder) -> None:
+    tags = Tags(hostile.html)
+    scripts = [a for t, a in tags.elements if t == "script"]
+    assert scripts == [{"type": "application/json", "class": "mapdata"}, {}]
+    assert "<script>alert" not in hostile.html and "&lt;script&gt;alert(1)" in hostile.html
+    data = json.loads(re.findall(r'class="mapdata">(.*?)</script>', hostile.html, re.S)[0])
+    assert data["points"][0][3] == HOSTILE  # whole again once parsed, and put into the page as text
+    assert data["points"][0][5] == ""  # not a path
+    assert data["points"][3][5] == "M1 2L3 4"
+    outside_code = re.sub(r"`[^`\n]*`", "", hostile.markdown)
+    assert "<script>" not in outside_code and "&lt;script&gt;" in outside_code
+    tables = [line for line in hostile.markdown.splitlines() if line.startswith("| `")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} == {5, 7}  # 3 or 5 sets: no cell was torn apart
+
+
+def test_reference(hostile: Folder, tmp_path: Path) -> None:
+    assert default_reference(["ecfp4", "other:both", "molcmim-tiny:latent", "molcmim-tiny:both"]) == "molcmim-tiny:both"
+    assert default_reference(["ecfp4", "other:both"]) == "other:both"
+    assert default_reference(["rdkit2d", "ecfp4"]) == "rdkit2d"
+    report = load_report(hostile.out, "minimol")
+    view = report.views[0]
+    assert view.versus_reference[OURS, "lipo"] == hostile.report.views[0].versus_reference["minimol", "lipo"].reversed()
+    assert ("minimol", "lipo") not in view.versus_reference
+    with pytest.raises(ValueError, match=r"reference: expected one of .*minimol.*, got 'nothing'"):
+        write_report(hostile.out, "nothing")
+    with pytest.raises(FileNotFoundError, match=r"expected a folder with results\.csv"):
+        write_report(tmp_path)
+
+
+def test_a_folder_of_one_number(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text(",".join(COLUMNS) + "\n")
+    with pytest.raises(ValueError, match="expected results, got no rows"):
+        write_report(tmp_path)
+    line = "mine,random5,ecfp4,svm,0,,rmse,0.5,80,20,0,1,,1.0,abc,\n"
+    path.write_text(",".join(COLUMNS) + "\n" + line)
+    write_report(tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| `ecfp4` | **0.500** |" in text and "`ecfp4` alone was scored: 0.500 RMSE" in text
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<b>0.500</b>" in html and "needs at least two data sets" in html
+    assert "has no scores here, or nothing to be compared with" in html
+
+
+def test_tasks_are_not_mixed_with_their_average(tmp_path: Path) -> None:
+    rows = [
+        f"sider,random5,{f},ridge,{s},{task},roc_auc,{value},80,20,0,2,,1,x,"
+        for f, shift in (("a", 0.0), ("b", 0.1))
+        for s in range(3)
+        for task, value in (("", 0.6 + shift + s / 100), ("liver", 0.9), ("skin", 0.3))
+    ]
+    (tmp_path / "results.csv").write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
+    view = load_report(tmp_path).views[0]
+    assert [view.cells[f, "sider"].mean for f in "ab"] == pytest.approx([0.61, 0.71])
+    assert view.versus_reference["b", "sider"].verdict == "behind" and view.best == {"sider": "b"}
+
+
+def test_ranks_and_cliques(sample: Folder) -> None:
+    assert cliques([1.0, 2.0, 3.5, 6.0], 1.6) == [(0, 1), (1, 2)]
+    assert cliques([1.0, 2.0, 3.0], 5.0) == [(0, 2)] and cliques([1.0, 3.0], 1.0) == []
+    ranks = sample.view("random5", "svm").ranks
+    assert ranks is not None and ranks.ranks == sorted(ranks.ranks) and sum(ranks.ranks) == pytest.approx(36)
+    assert ranks.critical_difference == pytest.approx(statistics.critical_difference(8, 5))
+    assert "5 data sets are few" in sample.html and f"more than {ranks.critical_difference:.2f} places" in sample.html
+
+
+def test_plots_show_every_point() -> None:
+    assert ticks(0.0, 1.0, 5) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0] and ticks(3.0, 3.0) == [3.0]
+    x = np.array([10.0, 10.1, 50.0, 90.0])
+    paths = hexagons(x, x, 4.0)
+    assert sum(d.count("M") for d, _ in paths) == 3 and {level for _, level in paths} <= {1, 2, 3, 4, 5}
+    few = agreement_plot(np.arange(5.0), np.array([0, 1, 2, 3, 99.0]), "kcal/mol", "reference")
+    assert few.count('class="point"') == 5 and "measured, kcal/mol" in few
+    drawn = [float(y) for y in re.findall(r'class="point" cx="[\d.]+" cy="([-\d.]+)"', few)]
+    assert min(drawn) >= 0  # a prediction far outside is drawn at the edge
+
+
+def test_map(tmp_path: Path) -> None:
+    smiles = ["C[C@H](N)C(=O)O", "c1ccccc1Cl", "OS(=O)(=O)O", *("C" * k for k in range(1, 15)), " CCN "]
+    n = len(smiles)
+    y = np.arange(n, dtype=float)[:, None]
+    data = Dataset("mine", "Mine", "regression", ("y",), smiles, [s.strip() for s in smiles], y, np.arange(n) + 5)
+    x = np.random.default_rng(0).normal(size=(n, 6)).astype(np.float32)
+    x[4] = np.nan
+    x[:, 2] = 1.0
+    path = make_map(data, x, tmp_path, n=15, features="ours:both")
+    content = json.loads(path.read_text())
+    assert path == tmp_path / "maps" / "mine.json" and content["features"] == "ours:both"
+    points = content["points"]
+    rows = [point["row"] for point in points]
+    assert len(points) == 15 and rows == sorted(rows) and 9 not in rows  # row 4 has no features
+    assert all(point["value"] == point["row"] - 5 and 0 <= point["x"] <= 1 for point in points)
+    assert all(i not in point["near"] and len(point["near"]) == 5 for i, point in enumerate(points))
+    values = np.array([point["value"] for point in points])
+    near = np.mean([abs(values[i] - values[point["near"][0]]) for i, point in enumerate(points)])
+    pairs = [abs(a - b) for i, a in enumerate(values) for b in values[:i]]
+    assert content["neighbours"] == pytest.approx(near, abs=1e-3) and content["any_two"] == pytest.approx(
+        np.mean(pairs), abs=1e-3
+    )
+    assert path.stat().st_size < 15 * 2000
+    with pytest.raises(ValueError, match=r"x: expected shape \(18, d\), got \(3, 6\)"):
+        make_map(data, x[:3], tmp_path)
+    with pytest.raises(ValueError, match="at least 10 rows"):
+        make_map(data, np.where(np.arange(n)[:, None] < 12, np.nan, x), tmp_path)
+    examples = choose_examples(points)
+    assert len(set(examples)) == 12
+    assert map_plot(content, examples).count("data-i=") == 15
+
+
+def test_drawings() -> None:
+    drawing = draw("C[C@H](N)C(=O)[O-].c1ccc(Cl)cc1")
+    texts = [label[3] for label in drawing["labels"]]
+    assert sorted(texts) == sorted(["N", "H", "2", "O", "O", "-", "Cl"])
+    assert {label[3]: label[4] for label in drawing["labels"]}["Cl"] == 4
+    assert re.fullmatch(r"(M-?\d+ -?\d+(L-?\d+ -?\d+)+)+", drawing["lines"])
+    wedge = draw("C[C@@H](N)C(=O)O")
+    assert "fills" in wedge or drawing["lines"].count("M") > 12  # stereo is drawn: a wedge or a row of dashes
+    assert draw("not a molecule") == {} and draw("") == {}

@@ -53,7 +53,7 @@ def save_predictor(predictor: Predictor, directory: str | os.PathLike[str], over
     """See `Predictor.save`."""
     from safetensors.numpy import save
 
-    from molcmim.pretrained import _write_directory
+    from molcmim.pretrained import write_directory
 
     target = Path(directory).resolve()
     check_target_directory(target, overwrite)
@@ -65,7 +65,7 @@ def save_predictor(predictor: Predictor, directory: str | os.PathLike[str], over
     config = _config_of(predictor)
     config["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     contents[CONFIG] = (json.dumps(config, indent=2, allow_nan=False) + "\n").encode("ascii")
-    _write_directory(target, contents)
+    write_directory(target, contents)
     return target
 
 

@@ -85,7 +85,7 @@ def _view_sections(view: View) -> list[str]:
     rows = [[code(f), *(_cell(view, f, c, notes, listed) for c in view.columns)] for f in view.features]
     sections.append(table(header, rows))
     legend = f"{interval_text(view)} **Bold**: best mean; ≈: level with the best, the difference is within chance."
-    sections.append("\n".join([legend, *(f"  \n({i}) {plain(text)}." for i, text in enumerate(listed, 1))]))
+    sections.append(" ".join([legend, *(f"({i}) {plain(text)}." for i, text in enumerate(listed, 1))]))
     others = [f for f in view.features if f != view.reference]
     if view.versus_reference:
         header = [f"{code(view.reference)} against", *(f"{plain(c.title)} {c.heading}" for c in view.columns)]
@@ -100,14 +100,13 @@ def _view_sections(view: View) -> list[str]:
             f"{code(f)} {rank:.1f}" for f, rank in zip(view.ranks.features, view.ranks.ranks, strict=True)
         )
         sections.append(f"Average ranks: {places}. {plain(ranks_text(view))}")
-    chosen = [
-        f"{code(f)} on {plain(c.title)}: {plain(text)}"
-        for f in view.features
-        for c in view.columns
-        if (text := params_text(view.params.get((f, c.dataset), [])))
-    ]
-    if chosen:
-        body = "\n".join(f"- {line}" for line in chosen)
+    if any(view.params.values()):
+        header = ["features", *(plain(c.title) for c in view.columns)]
+        rows = [
+            [code(f), *(plain(params_text(view.params.get((f, c.dataset), []))) for c in view.columns)]
+            for f in view.features
+        ]
+        body = table(header, rows)
         sections.append(f"<details><summary>Hyper-parameters chosen</summary>\n\n{body}\n\n</details>")
     return sections
 
@@ -142,6 +141,8 @@ def arrow(column: Column) -> str:
 
 # ---------------------------------------------------------------------------------------- Markdown
 
+_INTERVAL = re.compile(r"\\\[([+−]?[\d.]+, [+−]?[\d.]+)\\\](?!\()")
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, first column to the left, the others to the right."""
@@ -151,7 +152,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def plain(text: str) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no end of line."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split())).replace(r"\<", "&lt;").replace(r"\>", "&gt;")
+    escaped = re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
+    escaped = escaped.replace(r"\<", "&lt;").replace(r"\>", "&gt;")
+    return _INTERVAL.sub(r"[\1]", escaped)  # reads better, and can't be a link
 
 
 def code(text: str) -> str:

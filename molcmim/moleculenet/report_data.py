@@ -123,7 +123,8 @@ class View:
         """Feature sets that have a value on the data set, best first."""
         column = next(c for c in self.columns if c.dataset == dataset)
         having = [f for f in self.features if self.has(f, dataset)]
-        return sorted(having, key=lambda f: self.cells[f, dataset].mean, reverse=column.higher_is_better)
+        sign = -1 if column.higher_is_better else 1
+        return sorted(having, key=lambda f: (sign * self.cells[f, dataset].mean, f))
 
     def has(self, features: str, dataset: str) -> bool:
         cell = self.cells.get((features, dataset))

@@ -46,7 +46,8 @@ HOW_TO_READ = (
     (
         "[low, high]",
         "A 95 % interval. Splits of the same molecules overlap, so a plain standard error would be too small; these "
-        "intervals are corrected for that.",
+        "intervals are corrected for that. Where there is one split only, its test molecules are resampled instead, "
+        "which says nothing about other splits.",
     ),
     (
         "Ahead, tie, behind",

@@ -130,16 +130,19 @@ svg .near { stroke: #111; stroke-width: 1; stroke-opacity: 0.55; pointer-events:
 .card b { display: block; }
 .card code { font-size: 11px; color: var(--soft); line-height: 1.35; overflow: hidden;
   display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 6; }
-.answers code { display: inline-block; max-width: 100%; }  /* no line ends within a label */
+.answers code { white-space: nowrap; }  /* no line ends within a label */
 .hash { color: var(--soft); } table.data td code { white-space: nowrap; }
 #settings details, #settings table { margin-bottom: 6px; }
-@media (max-width: 1000px) { .grid, .agreements { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+@media (max-width: 1000px) { .grid { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .mapline { grid-template-columns: 1fr; } }
+@media (max-width: 1000px) { .agreements { grid-template-columns: 1fr; } }
 @media (max-width: 680px) { .grid, .agreements { grid-template-columns: 1fr; } #reading dl { columns: 1; } }
 @media print { body { font-size: 10.5pt; } nav, .js nav { display: none; }
 .scroll { overflow: visible; max-height: none; }
   table.data thead th { position: static; } section { padding-top: 16px; }
 header, main { padding: 0; max-width: none; }
+  table.data { font-size: 11.5px; } table.data td, table.data tbody th, table.data thead th { padding: 3px 6px; }
+  table.data td small { font-size: 10px; } span.ahead, span.behind, span.tie { font-size: 10.5px; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
 

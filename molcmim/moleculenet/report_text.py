@@ -114,11 +114,11 @@ def tally(view: View) -> Spans:
     total = sum(counts[v] for v in (AHEAD, TIE, BEHIND))
     if not total:
         return [("", "No difference could be tested.")]
-    chance = total * 0.05
+    chance = f"about {total * 0.05:.0f}" if total >= 20 else "fewer than one"
     return [
         ("code", view.reference),
         ("", f" is ahead in {counts[AHEAD]}, level in {counts[TIE]} and behind in {counts[BEHIND]} of {total} "),
-        ("", f"comparisons. Of {total} intervals of 95 %, about {chance:.0f} would exclude zero by chance alone "),
+        ("", f"comparisons. Of {total} intervals of 95 %, {chance} would exclude zero by chance alone "),
         ("", "if there were no differences at all."),
     ]
 

@@ -195,7 +195,7 @@ class _Jobs:
 
         spec = next((s for s in self.options.features if s.kind == "model" and s.label in self.features), None)
         if spec is not None and self.dataset.name not in LARGE_SETS:
-            make_map(self.dataset, self.features[spec.label].x, self.options.out, n=SHOWN_MAPS)
+            make_map(self.dataset, self.features[spec.label].x, self.options.out, n=SHOWN_MAPS, features=spec.label)
 
     def evaluate(self, cells: list[Cell]) -> Iterator[tuple[Cell, float, Evaluation | str]]:
         """Evaluations as they are done, the long ones started first; text instead where one failed."""
