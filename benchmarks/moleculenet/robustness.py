@@ -4,9 +4,9 @@
     python benchmarks/moleculenet/robustness.py [--model NAME_OR_DIRECTORY] [--molecules 1000]
 
 Takes molecules of the small benchmark sets, makes other forms of each (`robustness_variants.py`), and compares
-the distance of a form to its own molecule with distances between different molecules, for each embedding of the model and
-two classical feature sets. Writes robustness.json, and the page robustness.md with its figure robustness.png.
-`--page` writes the page anew from the JSON.
+the distance of a form to its own molecule with distances between different molecules, for each embedding of the model
+and two classical feature sets. Writes robustness.json, and the page robustness.md with its figure robustness.png.
+`--page` writes the page anew from the JSON. 1,000 molecules take about four minutes of one CPU core.
 """
 
 # Axes: n original molecules, m variants, d features.
@@ -17,7 +17,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ from robustness_report import write_page
 from robustness_variants import KINDS, Kind, make
 
 from molcmim import MolCMIM
-from molcmim.chem import prepare_many
+from molcmim.chem import prepare, prepare_many
 from molcmim.embed import has_decoder
 from molcmim.moleculenet.datasets import SETS, SMALL, load_dataset
 from molcmim.moleculenet.estimators import Standardise
@@ -69,14 +69,14 @@ class Prepared(NamedTuple):
 def choose(sets: Sequence[str], data_dir: Path | None, n: int, seed: int) -> Chosen:
     """Up to n molecules, an equal share of each set where it lasts, at random, each a different compound.
 
-    Left out are mixtures and molecules that policy `parent` changes (else a salt of the molecule could not be told from
-    the molecule), and those that differ from one chosen before only in tautomer or stereo.
+    Each is taken as policy `parent` leaves it (without counter-ion, neutral), so that a variant differs in one thing.
+    Left out are those that differ from one chosen before only in tautomer or stereo.
     """
     rng = np.random.default_rng(seed)
     chosen: list[str] = []
     seen: set[str] = set()
     by_set: dict[str, int] = {}
-    left_out = {"not its own parent": 0, "chosen before, but for tautomer or stereo": 0}
+    left_out = {"chosen before, perhaps as a tautomer or stereoisomer": 0, "no parent that stays as it is": 0}
     looked_at = 0
     for position, name in enumerate(sets):
         share = (n - len(chosen)) // (len(sets) - position)
@@ -86,16 +86,15 @@ def choose(sets: Sequence[str], data_dir: Path | None, n: int, seed: int) -> Cho
             if by_set[name] == share:
                 break
             looked_at += 1
-            if prepare_many([canonical[i]], policy="parent")[0].canonical_smiles != canonical[i]:
-                left_out["not its own parent"] += 1
-                continue
-            key = compound(canonical[i])
-            if key in seen:
-                left_out["chosen before, but for tautomer or stereo"] += 1
-                continue
-            seen.add(key)
-            chosen.append(canonical[i])
-            by_set[name] += 1
+            parent = prepare(canonical[i], policy="parent").canonical_smiles
+            if parent is None or prepare(parent, policy="parent").canonical_smiles != parent:
+                left_out["no parent that stays as it is"] += 1
+            elif compound(parent) in seen:
+                left_out["chosen before, perhaps as a tautomer or stereoisomer"] += 1
+            else:
+                seen.add(compound(parent))
+                chosen.append(parent)
+                by_set[name] += 1
     return Chosen(chosen, by_set, looked_at, left_out)
 
 
@@ -106,19 +105,29 @@ def compound(canonical: str) -> str:
     return str(rdMolHash.MolHash(mol, rdMolHash.HashFunction.HetAtomTautomer))
 
 
-def make_all(canonical: Sequence[str], seed: int) -> tuple[list[Prepared], dict[str, int]]:
-    """The variants of all molecules, by kind and policy, and how many of each kind RDKit refused."""
+def make_all(canonical: Sequence[str], seed: int) -> tuple[list[Prepared], dict[str, int], dict[str, int]]:
+    """The variants of all molecules, by kind and policy.
+
+    Also how many of each kind RDKit refused, and how many were left out because they are another one of the
+    molecules (toluene made from benzene), which they should find.
+    """
+    owner = {compound(smiles): i for i, smiles in enumerate(canonical)}
     rows: list[Prepared] = []
+    taken: dict[str, int] = {}
     refused: dict[str, int] = {}
     for number, (name, kind) in enumerate(KINDS.items()):
         own: list[int] = []
         given: list[str] = []
-        refused[name] = 0
+        refused[name] = taken[name] = 0
         for i, smiles in enumerate(canonical):
             made = make(name, smiles, np.random.default_rng([seed, number, i]))
-            own += [i] * len(made.smiles)
-            given += made.smiles
             refused[name] += made.refused
+            for text in made.smiles:
+                if kind.group in ("tautomer", "change") and owner.get(compound(text), i) != i:
+                    taken[name] += 1
+                else:
+                    own.append(i)
+                    given.append(text)
         for policy in kind.policies:
             prepared = prepare_many(given, policy=policy, workers=0)
             keep = [k for k, row in enumerate(prepared) if row.canonical_smiles is not None]
@@ -126,7 +135,7 @@ def make_all(canonical: Sequence[str], seed: int) -> tuple[list[Prepared], dict[
             texts = [str(prepared[k].canonical_smiles) for k in keep]
             numbers = np.array([own[k] for k in keep], dtype=np.int64)
             rows.append(Prepared(name, kind, policy, numbers, [given[k] for k in keep], texts))
-    return rows, refused
+    return rows, refused, taken
 
 
 # ---------------------------------------------------------------------------------------- features
@@ -167,6 +176,12 @@ def cosine_distances(a: Array, b: Array) -> Array:
     return np.where(np.abs(distance) < SAME, 0.0, distance)
 
 
+def euclidean_distances(x: Array) -> Array:
+    """(n, n) among the rows of x (n, d)."""
+    square = (x**2).sum(axis=1)
+    return np.sqrt(np.maximum(square[:, None] + square[None, :] - 2 * x @ x.T, 0.0))
+
+
 def top_one(distances: Array, own: npt.NDArray[np.int64]) -> Array:
     """(m,) 1 where the own molecule is the nearest of all n, 1/k where it shares that place with k - 1 others, or 0.
 
@@ -190,35 +205,27 @@ def spread(values: Array) -> dict[str, float] | None:
 
 
 class Scale:
-    """Distances among the originals, the measure of all others.
+    """Distances among the originals (n, d), the measure of all others.
 
     Attributes
     ----------
     cosine, euclidean
         Median distance of two different molecules: 1 in the tables.
+    facts
+        The same and the nearest other molecule, for the JSON.
     """
 
     def __init__(self, originals: Array) -> None:
         self.originals = originals
-        distances = cosine_distances(originals, originals)
-        pairs = np.triu_indices(len(originals), k=1)
-        euclidean = np.linalg.norm(originals[pairs[0]] - originals[pairs[1]], axis=1)
-        self.cosine, self.euclidean = float(np.median(distances[pairs])), float(np.median(euclidean))
-        np.fill_diagonal(distances, np.inf)
-        self.facts = {
-            "width": originals.shape[1],
-            "pairs": len(pairs[0]),
-            "median_cosine_distance": self.cosine,
-            "random_pair": spread(np.asarray(cosine_distances(originals, originals)[pairs] / self.cosine)),
-            "nearest_other": spread(distances.min(axis=1) / self.cosine),
-            "nearest_other_euclidean": spread(self._nearest(euclidean, pairs) / self.euclidean),
-        }
-
-    def _nearest(self, distances: Array, pairs: tuple[npt.NDArray[Any], ...]) -> Array:
-        nearest = np.full(len(self.originals), np.inf)
-        for side in pairs:
-            np.minimum.at(nearest, side, distances)
-        return nearest
+        above = np.triu_indices(len(originals), k=1)
+        self.facts: dict[str, Any] = {"width": originals.shape[1], "pairs": len(above[0])}
+        cosine, euclidean = cosine_distances(originals, originals), euclidean_distances(originals)
+        self.cosine, self.euclidean = float(np.median(cosine[above])), float(np.median(euclidean[above]))
+        for name, distances, unit in (("cosine", cosine, self.cosine), ("euclidean", euclidean, self.euclidean)):
+            between = spread(distances[above] / unit)
+            np.fill_diagonal(distances, np.inf)
+            nearest = spread(distances.min(axis=1) / unit)
+            self.facts[name] = {"median_pair": unit, "two_molecules": between, "nearest_other": nearest}
 
     def score(self, variants: Array, own: npt.NDArray[np.int64]) -> dict[str, Any]:
         """Distances of variants (m, d) to their own molecules, relative to the median pair, and retrieval.
@@ -244,13 +251,39 @@ class Scale:
 # ---------------------------------------------------------------------------------------- the study
 
 
+def in_one_place(a: str, b: str, most: int = 6) -> bool:
+    """Whether two texts are equal but for one piece of at most `most` characters in each."""
+    start = _common(a, b)
+    end = _common(a[start:][::-1], b[start:][::-1])
+    return max(len(a), len(b)) - start - end <= most
+
+
+def _common(a: str, b: str) -> int:
+    """Number of characters that both begin with."""
+    return next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def is_compared(row: Prepared) -> bool:
+    """Whether `by_text` means something: neither the same molecule nor a longer text by nature."""
+    return row.policy == "canonical" and row.kind.group not in ("text", "salt")
+
+
+def by_text(row: Prepared, originals: Sequence[str], scales: dict[str, Scale], x: dict[str, Array]) -> dict[str, Any]:
+    """Scores apart for variants whose text differs from the original's in one place, and for the others."""
+    alike = np.array([in_one_place(originals[i], text) for i, text in zip(row.own, row.text, strict=True)], dtype=bool)
+    return {
+        name: {label: scales[label].score(x[label][part], row.own[part]) for label in x}
+        for name, part in (("one_place", alike), ("rewritten", ~alike))
+    }
+
+
 def measure(model: MolCMIM, chosen: Chosen, seed: int) -> dict[str, Any]:
     """All distances and shares, as they go into the JSON."""
     embeddable = ~np.isnan(model_features(model, chosen.canonical)["latent"]).any(axis=1)
     originals = [text for text, fine in zip(chosen.canonical, embeddable, strict=True) if fine]
     if len(originals) < 2:
         raise ValueError(f"molecules: expected at least 2 that the model can embed, got {len(originals)}")
-    rows, refused = make_all(originals, seed)
+    rows, refused, taken = make_all(originals, seed)
     # each text once: the same text is the same vector, to the last bit
     texts = list(dict.fromkeys([*originals, *(text for row in rows for text in row.text)]))
     place = {text: i for i, text in enumerate(texts)}
@@ -260,6 +293,8 @@ def measure(model: MolCMIM, chosen: Chosen, seed: int) -> dict[str, Any]:
     results = []
     for row in rows:
         at = np.array([place[text] for text in row.text], dtype=np.int64)
+        x = {label: each[at] for label, each in features.items()}
+        changed = np.flatnonzero(at != row.own)
         results.append(
             {
                 "kind": row.name,
@@ -269,9 +304,12 @@ def measure(model: MolCMIM, chosen: Chosen, seed: int) -> dict[str, Any]:
                 "variants": len(row.text),
                 "molecules": len(set(row.own.tolist())),
                 "refused": refused[row.name],
+                "another_of_the_molecules": taken[row.name],
                 "same_text": int((at == row.own).sum()),
                 "example": example(originals, row),
-                "scores": {label: scales[label].score(x[at], row.own) for label, x in features.items()},
+                "not_undone": [[originals[row.own[k]], row.given[k], row.text[k]] for k in changed[:3]],
+                "scores": {label: scales[label].score(x[label], row.own) for label in x},
+                "by_text": by_text(row, originals, scales, x) if is_compared(row) else None,
             }
         )
     left_out = chosen.left_out | {"the model can't embed": int((~embeddable).sum())}
@@ -290,7 +328,7 @@ def measure(model: MolCMIM, chosen: Chosen, seed: int) -> dict[str, Any]:
 def example(originals: Sequence[str], row: Prepared) -> list[str] | None:
     """The original of at least six characters whose text is shortest, and its variant."""
     pairs = [(originals[i], given) for i, given in zip(row.own, row.given, strict=True)]
-    long_enough: Iterable[tuple[str, str]] = [pair for pair in pairs if len(pair[0]) >= 6] or pairs
+    long_enough = [pair for pair in pairs if len(pair[0]) >= 6] or pairs
     return list(min(long_enough, key=lambda pair: (len(pair[0]), pair))) if pairs else None
 
 
@@ -324,7 +362,11 @@ def main(words: Sequence[str] | None = None) -> None:
         "date": now(),
         **git_state(),
         "machine": machine(PACKAGES) | {"threads": arguments.threads},
-        "model": {"name": model.config["name"], "id": model.model_id},
+        "model": {
+            "name": model.config["name"],
+            "id": model.model_id,
+            "encoder_input": model.config["objective"].get("encoder_input", ""),
+        },
         "seed": arguments.seed,
         **measured,
         "seconds": round(time.perf_counter() - started, 1),

@@ -264,13 +264,15 @@ def _with_substituent(mol: Chem.Mol, element: int, rng: np.random.Generator) -> 
 KINDS: dict[str, Kind] = {
     "random-smiles": Kind("another SMILES of the same molecule", "text", ("none", "canonical"), random_smiles),
     "kekule": Kind("Kekulé SMILES (no aromatic atoms)", "text", ("none", "canonical"), kekule),
-    "hydrochloride": Kind("HCl added to an amine", "salt", ("canonical", "parent"), hydrochloride),
-    "ammonium-chloride": Kind("the same as two ions", "salt", ("canonical", "parent"), ammonium_chloride),
-    "sodium-salt": Kind("sodium salt of an acid", "salt", ("canonical", "parent"), sodium_salt),
+    "hydrochloride": Kind("amine hydrochloride, `N` and `Cl`", "salt", ("canonical", "parent"), hydrochloride),
+    "ammonium-chloride": Kind(
+        "amine hydrochloride, `[NH+]` and `[Cl-]`", "salt", ("canonical", "parent"), ammonium_chloride
+    ),
+    "sodium-salt": Kind("sodium salt of an acid, `[O-]` and `[Na+]`", "salt", ("canonical", "parent"), sodium_salt),
     "protonated": Kind("amine protonated", "charge", ("canonical", "parent"), protonated),
     "deprotonated": Kind("acid deprotonated", "charge", ("canonical", "parent"), deprotonated),
-    "ring-tautomer": Kind("tautomer, aromatic ring", "tautomer", ("canonical",), ring_tautomer),
-    "other-tautomer": Kind("tautomer, elsewhere", "tautomer", ("canonical",), other_tautomer),
+    "ring-tautomer": Kind("tautomer on an aromatic ring", "tautomer", ("canonical",), ring_tautomer),
+    "other-tautomer": Kind("other tautomer (enol, imidic acid)", "tautomer", ("canonical",), other_tautomer),
     "enantiomer": Kind("mirror image", "stereo", ("canonical",), enantiomer),
     "epimer": Kind("one of several centres inverted", "stereo", ("canonical",), epimer),
     "double-bond": Kind("E for Z at one double bond", "stereo", ("canonical",), double_bond_flipped),

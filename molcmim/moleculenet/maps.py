@@ -166,10 +166,11 @@ def draw(smiles: str) -> dict[str, Any]:
         ``lines``: a path of bonds to stroke. ``fills``: a path of wedges to fill. ``labels``: x, y (baseline, left),
         font size, text, colour (see `COLOURS`).
     """
-    from rdkit import Chem
+    from rdkit import Chem, rdBase
     from rdkit.Chem.Draw import rdMolDraw2D
 
-    mol = Chem.MolFromSmiles(smiles)
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(smiles)
     if mol is None or mol.GetNumAtoms() == 0:
         return {}
     drawer = rdMolDraw2D.MolDraw2DSVG(WIDTH, HEIGHT, -1, -1, True)  # the last: labels as text, not as outlines
