@@ -11,14 +11,18 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from molcmim.tokenizer import Tokenizer, tokenizer_from_json
+
+if TYPE_CHECKING:
+    from molcmim.mixture import Mixture
 
 FORMAT_VERSION = 1
 DEFAULT = "molcmim-tiny"
 CHECKPOINTS = Path(__file__).with_name("checkpoints")  #: where the names of shipped models resolve
 CONFIG, WEIGHTS, VOCAB, CARD = "config.json", "model.safetensors", "vocab.json", "README.md"
+MIXTURE = "mixture.safetensors"  #: optional: where the model's codes lie, for sampling
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib")
 MAX_CONFIG_BYTES = 1 << 24
 
@@ -163,6 +167,25 @@ def read_tokenizer(directory: Path, config: Mapping[str, Any]) -> Tokenizer:
 def read_card(directory: Path, config: Mapping[str, Any]) -> str:
     """The model card, or an empty text for a checkpoint without one."""
     return read_file(directory, config, CARD).decode("utf-8", "replace") if CARD in config["files"] else ""
+
+
+def read_mixture(directory: Path, config: Mapping[str, Any]) -> Mixture | None:
+    """The mixture fitted to the model's codes, or None for a checkpoint without one."""
+    if MIXTURE not in config["files"]:
+        return None
+    from molcmim.mixture import Mixture
+
+    where = str(directory / MIXTURE)
+    data = read_file(directory, config, MIXTURE)
+    try:
+        mixture = Mixture.from_bytes(data, where)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    if mixture.latent != config["architecture"].get("latent"):
+        raise CheckpointError(
+            f"{where}: expected {config['architecture'].get('latent')} dimensions (the model's), got {mixture.latent}"
+        )
+    return mixture
 
 
 def model_id(config: Mapping[str, Any]) -> str:
