@@ -110,14 +110,14 @@ def test_what_cannot_be_fitted(head: str) -> None:
 def test_features_that_say_nothing(head: str) -> None:
     y = np.arange(20.0)
     entries = grid(head, REGRESSION, 20, 3)
-    with pytest.raises(CannotFit, match="vary|features"):
+    with pytest.raises(CannotFit, match=r"vary|features"):
         predictions(head, REGRESSION, np.full((20, 3), np.nan), y, np.ones((2, 3)), entries)
     with pytest.raises(CannotFit, match="vary"):
         predictions(head, REGRESSION, np.ones((20, 3)), y, np.ones((2, 3)), entries)
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ValueError, match="head: expected one of ridge, svm.*got 'tree'"):
+    with pytest.raises(ValueError, match=r"head: expected one of ridge, svm.*got 'tree'"):
         grid("tree", REGRESSION, 10, 2)
     with pytest.raises(ValueError, match="task: expected"):
         make_estimator("svm", "ranking", {"C": 1.0, "gamma": "auto"})

@@ -45,7 +45,9 @@ def write_table(path: Path, rows: int = 96) -> Path:
     data = dataset()
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerows([("smiles", "y"), ("C1CC", 1.0), *zip(data.smiles[:rows], data.y[:rows, 0]), ("CCO", "")])
+        writer.writerows(
+            [("smiles", "y"), ("C1CC", 1.0), *zip(data.smiles[:rows], data.y[:rows, 0], strict=True), ("CCO", "")]
+        )
     return path
 
 
@@ -202,7 +204,7 @@ def test_protocols_are_frozen_and_named() -> None:
         with pytest.raises(AttributeError):
             protocol.version = 2  # type: ignore[misc]
     assert "optimistic" in PROTOCOLS["paper"].warning
-    with pytest.raises(ValueError, match="protocol: expected one of random5.*got 'random'"):
+    with pytest.raises(ValueError, match=r"protocol: expected one of random5.*got 'random'"):
         get_protocol("random")
 
 
