@@ -36,7 +36,7 @@ clean:  ## remove the environment, caches and the demo's output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps make an environment stale when dependencies or version change; the venv is made only if missing.
-SETUP := pyproject.toml constraints.txt molcmim/__init__.py
+SETUP := pyproject.toml constraints.txt constraints-integrations.txt molcmim/__init__.py
 
 $(VENV)/.ready-demo: $(SETUP) | $(PY)
 	@echo "installing into $(VENV): a few minutes the first time, torch is large"
@@ -57,7 +57,7 @@ $(VENV)/.ready-dev: $(SETUP) | $(PY)
 $(VENV)-integrations/.ready: $(SETUP) | $(PY)
 	@echo "installing into $(VENV)-integrations: a few minutes the first time"
 	$(PYTHON) -m venv $(VENV)-integrations
-	$(VENV)-integrations/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,integrations]"
+	$(VENV)-integrations/bin/python -m pip install --quiet --constraint constraints.txt --constraint constraints-integrations.txt --editable ".[dev,integrations]"
 	@touch $@
 
 $(PY):
