@@ -221,10 +221,15 @@ class _Jobs:
             yield from (_timed(*each) for each in arguments)
             return
         from joblib import Parallel, delayed, parallel_config
+        from joblib.externals.loky import get_reusable_executor
 
         with parallel_config(backend="loky", n_jobs=self.options.processes, inner_max_num_threads=1):
             pool = Parallel(return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)
-            yield from pool(delayed(_timed)(*each) for each in arguments)
+            try:
+                yield from pool(delayed(_timed)(*each) for each in arguments)
+            except (KeyboardInterrupt, GeneratorExit):
+                get_reusable_executor().shutdown(kill_workers=True)
+                raise
 
 
 def _timed(
