@@ -13,20 +13,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from molcmim.api_generate import GenerateMethods
 from molcmim.checkpoint_files import read_card
 from molcmim.chem import Status, to_text_list
+from molcmim.decoding import Decoding, write
 from molcmim.embed import EmbedOptions, FloatArray, check_kind, embed_rows, has_decoder, score_tokens
-from molcmim.generate import greedy
+from molcmim.mixture import Mixture
 from molcmim.model import CMIM
 from molcmim.pretrained import Loaded, load_pretrained, save_pretrained
+from molcmim.progress import row_bar
 from molcmim.rows import TokenRows, tokenize_rows
 from molcmim.tokenizer import Tokenizer
 
@@ -39,7 +41,7 @@ class EmbedResult(NamedTuple):
     canonical_smiles: list[str | None]  #: what was embedded; None where there is no such molecule
 
 
-class MolCMIM:
+class MolCMIM(GenerateMethods):
     """A pretrained model: SMILES to vectors, vectors to SMILES. Make one with `from_pretrained`.
 
     Attributes
@@ -51,6 +53,8 @@ class MolCMIM:
         Content of the checkpoint's config.json: architecture, objective, scales, policy, training summary.
     model_id : str
         First 12 hex digits of the sha256 of the weights file: equal means the same weights.
+    mixture : Mixture or None
+        Fitted to the model's codes, for `sample`, if the checkpoint holds one.
     dtype : str
         ``"float32"``, or ``"bfloat16"`` for matrix products in bfloat16.
     """
@@ -64,6 +68,7 @@ class MolCMIM:
         self.tokenizer: Tokenizer = loaded.tokenizer
         self.config: dict[str, Any] = loaded.config
         self.model_id: str = loaded.model_id
+        self.mixture: Mixture | None = loaded.mixture
         self.dtype = dtype
         self._card = read_card(loaded.directory, loaded.config)
 
@@ -115,6 +120,7 @@ class MolCMIM:
             policy=self.config["policy"],
             name=self.config["name"],
             dtype=dtype,
+            mixture=self.mixture,
         )
 
     def __repr__(self) -> str:
@@ -213,7 +219,7 @@ class MolCMIM:
         """
         check_kind(kind, self.objective)
         rows = self._rows(smiles, on_error, policy, workers)
-        with _bar(len(rows.ok), progress) as advance:
+        with row_bar(len(rows.ok), progress) as advance:
             options = EmbedOptions(batch_size, exact, self.dtype, advance)
             embedding = embed_rows(self.network, rows, kind, self.config["scales"], options, self.objective)
         return EmbedResult(embedding, rows.status, rows.canonical_smiles)
@@ -236,11 +242,11 @@ class MolCMIM:
         -------
         (n,) float32, NaN in bad rows.
         """
-        self._need_decoder("log_prob")
+        self.need_decoder("log_prob")
         rows = self._rows(smiles, on_error, policy, workers)
         result = np.full(len(rows.status), np.nan, dtype=np.float32)
         ok = rows.ok
-        with _bar(len(ok), progress) as advance:
+        with row_bar(len(ok), progress) as advance:
             options = EmbedOptions(batch_size, exact, self.dtype, advance)
             tokens = [rows.tokens[i] or [] for i in ok]
             result[ok] = score_tokens(self.network, tokens, options, self.objective, row_numbers=ok)
@@ -274,22 +280,8 @@ class MolCMIM:
         >>> model.decode(model.embed(["CC(=O)Oc1ccccc1C(=O)O"], kind="latent"))    # doctest: +SKIP
         ['CC(=O)Oc1ccccc1C(=O)O']
         """
-        self._need_decoder("decode")
-        vectors = np.asarray(z, dtype=np.float32)
-        latent, both = self.network.config.latent, self.network.config.latent + self.network.config.width
-        if vectors.ndim != 2 or vectors.shape[1] not in (latent, both):
-            raise ValueError(
-                f"z: expected shape (n, {latent}) or, of kind 'both', (n, {both}), got {vectors.shape}"
-            )
-        if vectors.shape[1] == both:
-            vectors = vectors[:, :latent] / np.float32(self.config["scales"]["latent"])
-        smiles: list[str | None] = [None] * len(vectors)
-        finite = np.flatnonzero(np.isfinite(vectors).all(axis=1))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
-            written = greedy(self.network, torch.from_numpy(vectors[finite]), batch_size=batch_size)
-        for row, ids, finished in zip(finite.tolist(), written.tokens, written.finished, strict=True):
-            smiles[row] = self.tokenizer.decode(ids) if finished else None
-        return smiles
+        self.need_decoder("decode")
+        return write(self, self.latent_part(z), Decoding(batch_size=batch_size))
 
     # ------------------------------------------------------------------------------------------ shared
 
@@ -302,7 +294,26 @@ class MolCMIM:
             raise_bad_rows(given, rows.status)
         return rows
 
-    def _need_decoder(self, what: str) -> None:
+    def latent_part(self, z: npt.ArrayLike) -> FloatArray:
+        """The latent vectors (n, L) of latent vectors, or of embeddings (n, L + D) of kind ``"both"``.
+
+        Raises
+        ------
+        ValueError
+            If the shape is another one.
+        """
+        vectors = np.asarray(z, dtype=np.float32)
+        latent, both = self.network.config.latent, self.network.config.latent + self.network.config.width
+        if vectors.ndim != 2 or vectors.shape[1] not in (latent, both):
+            raise ValueError(
+                f"z: expected shape (n, {latent}) or, of kind 'both', (n, {both}), got {vectors.shape}"
+            )
+        if vectors.shape[1] == both:
+            vectors = vectors[:, :latent] / np.float32(self.config["scales"]["latent"])
+        return vectors
+
+    def need_decoder(self, what: str) -> None:
+        """Refuse (ValueError) a method that needs a decoder, for a model trained without one."""
         if not has_decoder(self.objective):
             raise ValueError(
                 f"{what}: expected a model with a decoder, got objective {self.objective!r}, which has none"
@@ -345,15 +356,3 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 def _short(value: object, limit: int = 60) -> str:
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 10]}... ({len(str(value))} characters)"
-
-
-@contextmanager
-def _bar(total: int, show: bool) -> Iterator[Any]:
-    """Gives a function that advances a progress bar, or None without one."""
-    if not show:
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="mol") as bar:
-        yield bar.update

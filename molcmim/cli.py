@@ -1,4 +1,4 @@
-"""The command line: `molcmim embed | check | info | train | corpus | benchmark | fit | predict`.
+"""The command line: `molcmim embed | decode | sample | neighbours | interpolate | optimize | fit | predict | ...`.
 
 Commands import what they need when they run, so that `molcmim --help` answers at once. An error that a user
 can do something about (a missing file, a bad checkpoint, a wrong option) is one line on stderr and exit
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from molcmim import __version__, cli_benchmark, cli_corpus, cli_predict
+from molcmim import __version__, cli_benchmark, cli_corpus, cli_generate, cli_optimize, cli_predict
 from molcmim.cli_options import (
     Compute,
     Dtype,
@@ -240,6 +240,11 @@ def train(
     typer.echo(json.dumps(run(TrainConfig.from_yaml(config, values), resume)))
 
 
+app.command()(cli_generate.decode)
+app.command()(cli_generate.sample)
+app.command()(cli_generate.neighbours)
+app.command()(cli_generate.interpolate)
+app.command()(cli_optimize.optimize)
 app.command()(cli_predict.fit)
 app.command()(cli_predict.predict)
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from molcmim.cli_generation_metrics import generation
+
 app = typer.Typer(
     help="Score frozen features on MoleculeNet or on your own data.",
     invoke_without_command=True,
@@ -137,6 +139,9 @@ def report(
 
     write_report(folder, reference)
     typer.echo(f"report: {folder / 'report.html'} and {folder / 'report.md'}")
+
+
+app.command()(generation)
 
 
 def default_features() -> str:

@@ -270,7 +270,7 @@ class Encoder(nn.Module):
 
 
 class KVCache(NamedTuple):
-    """Keys and values of one decoder layer; memory slots first, then the tokens decoded so far."""
+    """Keys and values of one decoder layer; memory slots first, then the tokens read so far (cached_decoder.py)."""
 
     k: Tensor  #: (B, H, M + T, C)
     v: Tensor  #: (B, H, M + T, C)
@@ -294,19 +294,19 @@ class DecoderBlock(nn.Module):
         k, v = (split_heads(part, self.heads) for part in self.memory_kv(memory).chunk(2, dim=-1))
         return KVCache(k, v)
 
-    def forward(
-        self, x: Tensor, past: KVCache, mask: Tensor | None, rotary: Rotary, start: int
-    ) -> tuple[Tensor, KVCache]:
+    def forward(self, x: Tensor, memory: KVCache, mask: Tensor, rotary: Rotary) -> Tensor:
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(self.norm1(x)).chunk(3, dim=-1))
-        q, k = rotary(q, start), rotary(k, start)
-        cache = KVCache(torch.cat((past.k, k), dim=2), torch.cat((past.v, v), dim=2))
-        attended = F.scaled_dot_product_attention(q, cache.k, cache.v, attn_mask=mask)
-        x = x + self.out(merge_heads(attended))
-        return x + self.mlp(self.norm2(x)), cache
+        q, k = rotary(q), rotary(k)
+        k, v = torch.cat((memory.k, k), dim=2), torch.cat((memory.v, v), dim=2)  # (B, H, M + T, C)
+        x = x + self.out(merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+        return x + self.mlp(self.norm2(x))
 
 
 class Decoder(nn.Module):
-    """Autoregressive Transformer p(x|z). z enters twice: added to every input position, and as M memory slots."""
+    """Autoregressive Transformer p(x|z). z enters twice: added to every input position, and as M memory slots.
+
+    This is the pass over whole molecules; writing them token by token is `CachedDecoder` in cached_decoder.py.
+    """
 
     def __init__(self, config: ModelConfig, embedding: nn.Embedding) -> None:
         super().__init__()
@@ -324,18 +324,14 @@ class Decoder(nn.Module):
         slots = self.memory_norm(self.z_to_memory(z).unflatten(-1, (self.config.memory, -1)))  # (B, M, D)
         return [block.memory(slots) for block in self.blocks]  # type: ignore[operator]
 
-    def forward(self, z: Tensor, tokens: Tensor, past: list[KVCache], start: int) -> tuple[Tensor, list[KVCache]]:
-        """Last hidden states (B, T, D) after the final norm, for input ids (B, T) at positions start, start + 1, ..."""
-        n_new, n_past = tokens.shape[1], past[0].k.shape[2]
-        mask = None  # a single new token may attend to everything before it
-        if n_new > 1:
-            mask = torch.ones(n_new, n_past + n_new, dtype=torch.bool, device=tokens.device).tril(n_past)
+    def forward(self, z: Tensor, tokens: Tensor) -> Tensor:
+        """Last hidden states (B, T, D) after the final norm, for input ids (B, T), <bos> first."""
+        n, m = tokens.shape[1], self.config.memory
+        mask = torch.ones(n, m + n, dtype=torch.bool, device=tokens.device).tril(m)  # (T, M + T)
         x = self.embedding(tokens) + self.z_to_input(z)[:, None, :]  # (B, T, D)
-        cache = []
-        for block, layer_past in zip(self.blocks, past, strict=True):
-            x, layer_cache = block(x, layer_past, mask, self.rotary, start)
-            cache.append(layer_cache)
-        return self.norm(x), cache
+        for block, memory in zip(self.blocks, self.memory(z), strict=True):
+            x = block(x, memory, mask, self.rotary)
+        return self.norm(x)
 
 
 # ---------------------------------------------------------------------------------------------- the model
@@ -382,15 +378,10 @@ class CMIM(nn.Module):
 
     def hidden(self, z: Tensor, tokens: Tensor) -> Tensor:
         """z (B, L) and input ids (B, T), each row <bos> + molecule + padding -> last hidden states (B, T, D)."""
-        return self.decoder(z, tokens, self.decoder.memory(z), 0)[0]
+        return self.decoder(z, tokens)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self.unembed(hidden)  # (..., D) -> (..., V)
-
-    def step(self, z: Tensor, tokens: Tensor, past: list[KVCache], start: int) -> tuple[Tensor, list[KVCache]]:
-        """One decoding step: ids (B, 1) at position `start` -> next-token scores (B, V) and the longer cache."""
-        hidden, cache = self.decoder(z, tokens, past, start)
-        return self.logits(hidden[:, -1]), cache
 
     def informative(self, z: Tensor, tokens: Tensor) -> Tensor:
         """Mean last hidden state over <bos>..last token (paddings left out): the informative embedding (B, D)."""

@@ -1,13 +1,29 @@
-"""Greedy decoding: cached = uncached, rows independent, limits kept; reconstruction against a slow count."""
+"""Decoding: cached = uncached, rows independent, limits kept; sampling against a slow draw; reconstruction."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 from tiny import tiny_model
 from torch import Tensor
 
-from molcmim.generate import decode, greedy, pad_rows, reconstruction
+from molcmim import MolCMIM
+from molcmim import generate as generate_module
+from molcmim.cached_decoder import GROWTH, CachedDecoder
+from molcmim.generate import (
+    Sampler,
+    decode,
+    expected_lengths,
+    greedy,
+    most_likely,
+    pad_rows,
+    reconstruction,
+    sampled,
+    uncached,
+    uniform,
+)
 from molcmim.model import CMIM, decoder_input, encoder_input
 from molcmim.tokenizer import BOS, EOS, MASK, PAD
 
@@ -28,7 +44,7 @@ def z(model: CMIM) -> Tensor:
     return torch.randn(60, model.config.latent, generator=torch.Generator().manual_seed(1)) * 1.5
 
 
-def uncached(model: CMIM, z: Tensor, limit: int) -> tuple[list[int], bool]:
+def slow_greedy(model: CMIM, z: Tensor, limit: int) -> tuple[list[int], bool]:
     """One row, the whole decoder again for each token."""
     ids: list[int] = []
     for _ in range(limit + 1):
@@ -43,8 +59,9 @@ def uncached(model: CMIM, z: Tensor, limit: int) -> tuple[list[int], bool]:
 @torch.inference_mode()
 def test_cached_decoding_equals_uncached(model: CMIM, z: Tensor) -> None:
     written = greedy(model, z)
-    expected = [uncached(model, row, 15) for row in z]
+    expected = [slow_greedy(model, row, 15) for row in z]
     assert list(zip(written.tokens, written.finished, strict=True)) == expected
+    assert uncached(model, z) == written
     lengths = {len(tokens) for tokens in written.tokens}
     assert len(lengths) > 3, "rows should leave the batch at different times"
     assert 5 < sum(written.finished) < 60, "both outcomes should occur"
@@ -75,12 +92,201 @@ def test_specials_are_never_generated(z: Tensor) -> None:
 
 
 def test_another_choice_of_tokens(model: CMIM, z: Tensor) -> None:
-    written = decode(model, z[:3], lambda scores: torch.full((len(scores),), 7), max_tokens=4)
+    written = decode(model, z[:3], lambda scores, rows, position: torch.full((len(scores),), 7), max_tokens=4)
     assert written == ([[7] * 4] * 3, [False] * 3)
+
+
+def test_choice_sees_row_numbers_and_positions(model: CMIM, z: Tensor) -> None:
+    seen: dict[int, list[int]] = {}
+
+    def choose(scores: Tensor, rows: Tensor, position: int) -> Tensor:
+        for row in rows.tolist():
+            seen.setdefault(row, []).append(position)
+        return torch.where(rows % 2 == 0, EOS, 5)
+
+    written = decode(model, z[:20], choose, max_tokens=3, batch_size=6)
+    assert written == ([[], [5] * 3] * 10, [True, False] * 10)
+    assert seen == {row: [0, 1, 2, 3] if row % 2 else [0] for row in range(20)}
 
 
 def test_no_rows_give_no_rows(model: CMIM) -> None:
     assert greedy(model, torch.zeros(0, model.config.latent)) == ([], [])
+
+
+def test_progress_adds_up(model: CMIM, z: Tensor) -> None:
+    done: list[int] = []
+    greedy(model, z, batch_size=25, progress=done.append)
+    assert sum(done) == 60
+    assert min(done) > 0
+    assert len(done) > 3
+
+
+@torch.inference_mode()
+def test_cached_decoder_grows_drops_and_reorders(z: Tensor) -> None:
+    model = tiny_model(VOCAB, max_tokens=40)
+    ids = torch.randint(4, VOCAB, (6, 40), generator=torch.Generator().manual_seed(5))
+    ids = torch.cat((torch.full((6, 1), BOS), ids), dim=1)  # (6, 41)
+    decoder, rows = CachedDecoder(model, z[:6]), torch.arange(6)
+    changes = {3: [5, 0, 2, 2, 4], GROWTH: [0, 1, 3], GROWTH + 4: [2, 0]}
+    for position in range(41):
+        if position in changes:
+            decoder.keep(torch.tensor(changes[position]))
+            rows = rows[changes[position]]
+        scores = decoder.step(ids[rows, position])
+        expected = model.logits(model.hidden(z[rows], ids[rows, : position + 1]))[:, -1]
+        expected[:, [PAD, BOS, MASK]] = -torch.inf
+        torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)
+    assert rows.tolist() == [2, 5]
+    assert len(decoder) == 2
+    assert decoder.position == 41
+
+
+def test_expected_lengths_order_rows_by_length() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(300, 24, generator=generator)
+    lengths = 40.0 + 9.0 * z[:, 0] - 5.0 * z[:, 7] + torch.randn(300, generator=generator)
+    expected = expected_lengths(z[:100], lengths[:100], z[100:])
+    assert float(torch.corrcoef(torch.stack((expected.float(), lengths[100:])))[0, 1]) > 0.95
+    same = expected_lengths(z[:1].expand(5, -1), torch.full((5,), 7.0), z[:3])  # nothing to learn from
+    assert same.tolist() == pytest.approx([7.0] * 3)
+
+
+# ---------------------------------------------------------------------------------------------- sampling
+
+
+OPTIONS = [
+    {},
+    {"temperature": 0.5, "seed": 3},
+    {"top_k": 3},
+    {"top_p": 0.6},
+    {"temperature": 1.5, "top_k": 5, "top_p": 0.8, "seed": 2**40},
+]
+
+
+def splitmix64(seed: int, n: int) -> float:
+    """Number n (from 0) of the sequence that starts at the scrambled seed, in Python's whole numbers."""
+    mask = 2**64 - 1
+
+    def scramble(x: int) -> int:
+        x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & mask
+        x = (x ^ (x >> 27)) * 0x94D049BB133111EB & mask
+        return x ^ (x >> 31)
+
+    return (scramble((scramble(seed) + (n + 1) * 0x9E3779B97F4A7C15) & mask) >> 11) / 2**53
+
+
+def slow_draw(scores: list[float], temperature: float, top_k: int | None, top_p: float | None, u: float) -> int:
+    """Temperature, then top k, then the nucleus of what is left, then the inverse cumulative distribution."""
+    order = sorted(range(len(scores)), key=lambda i: -scores[i]) if top_k or top_p else list(range(len(scores)))
+    weights = [math.exp((scores[i] - max(scores)) / temperature) for i in order[:top_k]]
+    p = [weight / sum(weights) for weight in weights]
+    if top_p:
+        p = [value for i, value in enumerate(p) if sum(p[:i]) < top_p]
+    total, below = sum(p), 0.0
+    for i, value in zip(order, p, strict=False):
+        below += value
+        if below > u * total:
+            return i
+    raise AssertionError("u is below 1")
+
+
+def test_uniform_is_splitmix64() -> None:
+    rows = torch.tensor([0, 1, 77, 10**9])
+    for seed, position in ((0, 0), (1, 5), (2**63 - 1, 200)):
+        expected = [splitmix64(seed, row * 2**20 + position) for row in rows.tolist()]
+        assert uniform(seed, rows, position).tolist() == expected
+    many = uniform(0, torch.arange(20000), 3)
+    assert float(many.mean()) == pytest.approx(0.5, abs=0.01)
+    assert torch.histc(many, 10, 0.0, 1.0).tolist() == pytest.approx([2000] * 10, rel=0.1)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_sampler_draws_as_the_slow_one(options: dict) -> None:
+    scores = torch.randn(200, VOCAB, generator=torch.Generator().manual_seed(0)) * 2.0
+    scores[:, [PAD, BOS, MASK]] = -torch.inf
+    chosen = Sampler(**options)(scores, torch.arange(200), 9).tolist()
+    seed, temperature = options.get("seed", 0), options.get("temperature", 1.0)
+    expected = [
+        slow_draw(row, temperature, options.get("top_k"), options.get("top_p"), splitmix64(seed, i * 2**20 + 9))
+        for i, row in enumerate(scores.tolist())
+    ]
+    assert chosen == expected
+    assert chosen != scores.argmax(-1).tolist()
+
+
+def test_sampler_draws_in_proportion() -> None:
+    p = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.2])
+    rows = torch.arange(20000)
+    share = torch.bincount(Sampler()(p.log().expand(20000, 5), rows, 0), minlength=5) / 20000
+    assert share.tolist() == pytest.approx(p.tolist(), abs=0.012)
+    nucleus = torch.bincount(Sampler(top_p=0.79)(p.log().expand(20000, 5), rows, 0), minlength=5) / 20000
+    assert nucleus.tolist() == pytest.approx([0.0, 0.625, 0.0, 0.375, 0.0], abs=0.012)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_cached_sampling_equals_uncached(model: CMIM, z: Tensor, options: dict) -> None:
+    written = sampled(model, z, **options)
+    assert written == uncached(model, z, Sampler(**options))
+    assert written != greedy(model, z)
+    assert sampled(model, z, **options, batch_size=7) == written
+    assert sampled(model, z[:20], **options).tokens == written.tokens[:20]
+
+
+def test_seeds_and_rows_differ(model: CMIM, z: Tensor) -> None:
+    assert sampled(model, z, seed=1) == sampled(model, z, seed=1)
+    assert sampled(model, z, seed=1) != sampled(model, z, seed=2)
+    same_vector = sampled(model, z[:1].expand(30, -1), temperature=2.0).tokens
+    assert len({tuple(tokens) for tokens in same_vector}) > 20
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"top_k": 1}, {"temperature": 1e-30}, {"top_p": 1e-9}])
+def test_sampling_without_a_choice_is_greedy(model: CMIM, z: Tensor, options: dict) -> None:
+    assert sampled(model, z, **options) == greedy(model, z)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -0.1}, "temperature: expected a finite number, 0 or more, got -0.1"),
+        ({"temperature": float("nan")}, "temperature: .* got nan"),
+        ({"temperature": float("inf")}, "temperature: .* got inf"),
+        ({"top_k": 0}, "top_k: expected at least 1, got 0"),
+        ({"top_p": 0.0}, "top_p: expected more than 0 and at most 1, got 0.0"),
+        ({"top_p": 1.01}, "top_p: .* got 1.01"),
+        ({"seed": -1}, "seed: expected 0 to .* got -1"),
+        ({"max_tokens": 16}, "max_tokens: expected 1 to 15"),
+    ],
+)
+def test_sampling_refusals(model: CMIM, z: Tensor, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sampled(model, z, **options)
+
+
+# ---------------------------------------------------------------------------------------------- the shipped model
+
+
+def test_shipped_model_cached_equals_uncached(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = MolCMIM.from_pretrained("molcmim-tiny", device="cpu")
+    smiles = [
+        "CC(=O)Oc1ccccc1C(=O)O",
+        "CN1CCC[C@H]1c1cccnc1",
+        "CCO",
+        "Cn1c(=O)c2c(ncn2C)n(C)c1=O",
+        "CC(C)Cc1ccc(C(C)C(=O)O)cc1",
+        "O=C(O)c1ccc(NS(=O)(=O)c2ccc(Cl)cc2)cc1",
+    ]
+    z = torch.from_numpy(shipped.embed(smiles, kind="latent", workers=0))
+    monkeypatch.setattr(generate_module, "PROBE", 2)
+    for choose in (most_likely, Sampler(temperature=0.8, top_p=0.95, seed=1)):
+        written = decode(shipped.network, z, choose, batch_size=3)
+        assert written == uncached(shipped.network, z, choose)
+        assert all(written.finished)
+    assert len(set(map(len, written.tokens))) > 3
+    texts = [shipped.tokenizer.decode(tokens) for tokens in greedy(shipped.network, z).tokens]
+    assert sum(text == given for text, given in zip(texts, smiles, strict=True)) >= 4
+
+
+# ---------------------------------------------------------------------------------------------- helpers, reconstruction
 
 
 @pytest.mark.parametrize(
@@ -118,7 +324,7 @@ def test_reconstruction_counts(model: CMIM) -> None:
             right += int(log_p[position].argmax()) == token
             nats -= float(log_p[position, token])
             total += 1
-        exact += uncached(model, mu[0], 15) == (row, True)
+        exact += slow_greedy(model, mu[0], 15) == (row, True)
     result = reconstruction(model, rows, batch_size=2)
     assert result.token_accuracy == right / total
     assert result.exact == exact / 5
