@@ -5,11 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from molcmim.cli_generation_metrics import generation
+
+if TYPE_CHECKING:
+    from molcmim.moleculenet.types import Dataset
 
 app = typer.Typer(
     help="Score frozen features on MoleculeNet or on your own data.",
@@ -84,7 +87,7 @@ def benchmark(
 
     from molcmim.chem import cpu_count
     from molcmim.cli_run import terminate_as_interrupt
-    from molcmim.moleculenet.datasets import SMALL, load_table
+    from molcmim.moleculenet.datasets import SMALL
     from molcmim.moleculenet.features import parse_features
     from molcmim.moleculenet.heads import HEADS
     from molcmim.moleculenet.runner import Options, run
@@ -105,7 +108,7 @@ def benchmark(
         out=out,
         data_dir=data_dir,
         source=source,
-        tables=() if data is None else (load_table(data, smiles, target or [], task),),
+        tables=() if data is None else (own_table(data, smiles, target or [], task),),
         processes=processes or cpu_count(),
         everything=everything,
         maps=maps,
@@ -142,6 +145,20 @@ def report(
 
 
 app.command()(generation)
+
+
+def own_table(path: Path, smiles: str | None, targets: list[str], task: str) -> Dataset:
+    """A table of one's own; its name has the targets in it, so that results of two targets are never mixed."""
+    from dataclasses import replace
+
+    from molcmim.moleculenet.datasets import load_table
+
+    dataset = load_table(path, smiles, targets, task)
+    if len(targets) > 1 and dataset.task == "regression":
+        typer.echo("several targets: scores are means over them, whatever their units; give one --target for its own")
+    name = f"{dataset.name}.{'+'.join(targets)}"
+    safe = "".join(c if c.isalnum() or c in "-_.+" else "_" for c in name)[:80]
+    return replace(dataset, name=safe, title=f"{path.name}: {', '.join(targets)}")
 
 
 def default_features() -> str:

@@ -146,7 +146,7 @@ def optimize(
     if output is not None:
         facts = {"model": network.model_id, "objective": oracle_name(oracle), "method": method.value}
         write_results(results, output, ids if any(ids) else None, facts)
-        typer.echo(f"{len(results):,} starts -> {output}")
+        typer.echo(f"{len(results):,} start(s) -> {output}")
     if image is not None:
         from molcmim.pictures import trace_picture
 

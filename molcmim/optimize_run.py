@@ -31,7 +31,7 @@ METHODS = ("cma", "random")
 SIGMA = 2.0  #: default first standard deviation of CMA-ES, in standard deviations of the start's posterior
 RADII = (0.5, 2.0)  #: random search: smallest and largest radius, in units of sigma
 DECODES_PER_CALL = 20  #: a start ends when this many latent vectors a call of its budget have been decoded
-PENALTY = 3.0  #: of missing all of a constraint, in standard deviations of the start's scores so far
+PENALTY = 50.0  #: of missing all of a constraint, in standard deviations of the start's scores so far
 
 
 @dataclass(frozen=True)
@@ -122,16 +122,14 @@ class Run:
         Its name in the archive: the canonical SMILES, and a number where several starts are the same molecule.
     settings
         Options of `optimize`.
-    search
-        None if the start can't be used.
     """
 
     def __init__(
-        self, given: object, status: Status, smiles: str, key: str, settings: Settings, search: Search | None
+        self, model: MolCMIM, given: object, status: Status, smiles: str, key: str, settings: Settings
     ) -> None:
-        self.given, self.status, self.smiles, self.key, self.settings = given, status, smiles, key, settings
-        self.usable = search is not None
-        self._search = search
+        self.model, self.given, self.status, self.smiles, self.key = model, given, status, smiles, key
+        self.settings = settings
+        self.usable = status is Status.ok
         self.rows: list[Candidate] = []
         self.n_saved = 0  #: rows that are in the archive
         self.best: Candidate | None = None
@@ -143,12 +141,24 @@ class Run:
     def _similarity(self) -> Callable[[Sequence[str]], FloatArray]:
         return similarity_to(self.smiles)
 
-    @property
+    @functools.cached_property
     def search(self) -> Search:
         """The search of a start that can be used."""
-        if self._search is None:
+        settings, posterior = self.settings, posterior_of(self.model, self.smiles)
+        if posterior is None:
             raise ValueError(f"start: {self.given!r} can't be used: {self.status.value}")
-        return self._search
+        mu = posterior[0]
+        sigma = settings.sigma or SIGMA * posterior[1]
+        population = settings.population or 4 + int(3 * math.log(len(mu)))
+        seed = [settings.seed, int.from_bytes(hashlib.sha256(self.key.encode()).digest()[:8], "big")]
+        if settings.method == "random":
+            return RandomSearch(mu, (sigma * RADII[0], sigma * RADII[1]), population, seed)
+        return CMASearch(mu, sigma, population, seed, self._centre)
+
+    def _centre(self) -> FloatArray | None:
+        """mu of the best feasible molecule, where a search begins anew."""
+        posterior = posterior_of(self.model, self.best.smiles) if self.best is not None else None
+        return None if posterior is None else posterior[0]
 
     @property
     def calls(self) -> int:
@@ -254,24 +264,22 @@ def make_runs(model: MolCMIM, starts: Sequence[object], settings: Settings) -> l
     rows = tokenize_rows(starts, model.tokenizer, model.network.config.max_tokens)
     seen: Counter[str] = Counter()
     runs = []
-    for given, status, tokens, smiles in zip(starts, rows.status, rows.tokens, rows.canonical_smiles, strict=True):
-        search, key = None, smiles or ""
-        if tokens is not None:
-            seen[key] += 1
-            key = key if seen[key] == 1 else f"{key} {seen[key]}"
-            search = _make_search(model, tokens, key, settings)
-        runs.append(Run(given, status, smiles or "", key, settings, search))
+    for given, status, smiles in zip(starts, rows.status, rows.canonical_smiles, strict=True):
+        key = smiles or ""
+        seen[key] += 1
+        key = key if seen[key] == 1 else f"{key} {seen[key]}"
+        runs.append(Run(model, given, status, smiles or "", key, settings))
     return runs
 
 
 @torch.inference_mode()
-def _make_search(model: MolCMIM, tokens: list[int], key: str, settings: Settings) -> Search:
-    """The search around a molecule, encoded alone so that it doesn't depend on the other starts."""
+def posterior_of(model: MolCMIM, smiles: str) -> tuple[FloatArray, float] | None:
+    """mu (L,) and the mean sigma of a canonical SMILES; None if the model can't read it.
+
+    It is encoded alone, so that the result doesn't depend on others.
+    """
+    (tokens,) = tokenize_rows([smiles], model.tokenizer, model.network.config.max_tokens).tokens
+    if tokens is None:
+        return None
     posterior = model.network.encode(encoder_input(pad_rows([tokens])).to(model.device))
-    mu = posterior.mu[0].double().cpu().numpy()  # (L,)
-    sigma = settings.sigma or SIGMA * float(posterior.log_sigma[0].exp().mean())
-    population = settings.population or 4 + int(3 * math.log(len(mu)))
-    seed = [settings.seed, int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")]
-    if settings.method == "random":
-        return RandomSearch(mu, (sigma * RADII[0], sigma * RADII[1]), population, seed)
-    return CMASearch(mu, sigma, population, seed)
+    return posterior.mu[0].double().cpu().numpy(), float(posterior.log_sigma[0].double().exp().mean())

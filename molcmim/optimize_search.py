@@ -9,12 +9,15 @@ thousand evaluations.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
+
+PATIENCE = 5  #: generations without progress before CMA-ES begins anew
 
 
 class Search(Protocol):
@@ -60,7 +63,7 @@ class RandomSearch:
 
 
 class CMASearch:
-    """CMA-ES that begins anew around the best vector when it gets nowhere.
+    """CMA-ES that begins anew around the best molecule when it gets nowhere.
 
     Only the order of the values is used: CMA-ES is invariant to the rest.
 
@@ -72,24 +75,34 @@ class CMASearch:
         First standard deviation, in latent units per dimension.
     population
         Candidates K of a generation.
+    centre
+        Gives the (L,) vector to begin anew from; None: the best vector so far. The decoder maps a whole region onto one
+        molecule, and the best vector is likely to lie at its edge: the molecule's own mu is a better place.
     patience
-        Generations without a better value before a restart.
+        Generations without a better value before it begins anew.
     """
 
-    #: A restart draws its sigma from this range of factors of the first one, log-uniformly.
+    #: When it begins anew, sigma is drawn from this range of factors of the first one, log-uniformly.
     RESTART_FACTORS = (0.7, 1.4)
 
-    def __init__(self, mu: FloatArray, sigma: float, population: int, seed: Any, patience: int = 15) -> None:
+    def __init__(
+        self,
+        mu: FloatArray,
+        sigma: float,
+        population: int,
+        seed: Any,
+        centre: Callable[[], FloatArray | None] = lambda: None,
+        patience: int = PATIENCE,
+    ) -> None:
         self.best_z, self.best_value = mu, -np.inf
-        self.sigma, self.population, self.patience = sigma, population, patience
+        self.sigma, self.population, self.centre, self.patience = sigma, population, centre, patience
         self.rng = np.random.default_rng(seed)
-        self.restarts = -1
-        self._begin(1.0)
+        self.restarts = 0
+        self._begin(mu, sigma)
 
-    def _begin(self, factor: float) -> None:
+    def _begin(self, centre: FloatArray, sigma: float) -> None:
         from cma import CMAEvolutionStrategy
 
-        self.restarts += 1
         self.stalled, self.top = 0, -np.inf
         options = {
             "CMA_diagonal": True,
@@ -99,7 +112,7 @@ class CMASearch:
             "verbose": -10,  # nothing printed, and no file of signals looked for
             "verb_log": 0,
         }
-        self.strategy = CMAEvolutionStrategy(self.best_z, self.sigma * factor, options)
+        self.strategy = CMAEvolutionStrategy(centre, sigma, options)
 
     def ask(self) -> FloatArray:
         return np.asarray(self.strategy.ask())
@@ -112,4 +125,7 @@ class CMASearch:
         self.stalled = 0 if value[best] > self.top else self.stalled + 1
         self.top = max(self.top, float(value[best]))
         if self.stalled >= self.patience:  # its own criteria are about values, and see ranks here
-            self._begin(float(np.exp(self.rng.uniform(*np.log(self.RESTART_FACTORS)))))
+            self.restarts += 1
+            centre = self.centre()
+            factor = float(np.exp(self.rng.uniform(*np.log(self.RESTART_FACTORS))))
+            self._begin(self.best_z if centre is None else centre, self.sigma * factor)

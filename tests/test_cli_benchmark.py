@@ -41,7 +41,7 @@ def test_own_data(table: Path, tmp_path: Path) -> None:
     words = ["--data", str(table), "--smiles", "compound", "--target", "logX", "--heads", "ridge,knn", "-o", str(out)]
     words += ["--features", "floor,ecfp4", "--processes", "1"]
     text = run(*words)
-    assert "own: 30 molecules, regression" in text and "1 parse_error" in text and "1 no_label" in text
+    assert "own.logX: 30 molecules, regression" in text and "1 parse_error" in text and "1 no_label" in text
     assert "4 cells computed, 0 were there already" in text
     rows = list(csv.DictReader((out / "results.csv").open()))
     assert {(row["features"], row["head"]) for row in rows} == {

@@ -245,11 +245,11 @@ def test_tasks_are_not_mixed_with_their_average(tmp_path: Path) -> None:
         f"sider,random5,{f},ridge,{s},{task},roc_auc,{value},80,20,0,2,,1,x,"
         for f, shift in (("a", 0.0), ("b", 0.1))
         for s in range(3)
-        for task, value in (("", 0.6 + shift + s / 100), ("liver", 0.9), ("skin", 0.3))
+        for task, value in (("", 0.6 + shift + (1 + shift) * s / 100), ("liver", 0.9), ("skin", 0.3))
     ]
     (tmp_path / "results.csv").write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
     view = load_report(tmp_path).views[0]
-    assert [view.cells[f, "sider"].mean for f in "ab"] == pytest.approx([0.61, 0.71])
+    assert [view.cells[f, "sider"].mean for f in "ab"] == pytest.approx([0.61, 0.711])
     assert view.versus_reference["b", "sider"].verdict == "behind" and view.best == {"sider": "b"}
 
 
@@ -314,3 +314,19 @@ def test_drawings() -> None:
     wedge = draw("C[C@@H](N)C(=O)O")
     assert "fills" in wedge or drawing["lines"].count("M") > 12  # stereo is drawn: a wedge or a row of dashes
     assert draw("not a molecule") == {} and draw("") == {}
+
+
+def test_intervals_allow_for_overlapping_test_parts(tmp_path: Path) -> None:
+    """Splits that test nearly the same molecules count for less than random ones."""
+    rows = [f"own,scaffold5,a,ridge,{s},,rmse,{1 + s / 10},80,20,0,1,,1,x," for s in range(3)]
+    (tmp_path / "results.csv").write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
+    usual = load_report(tmp_path).views[0].cells["a", "own"]
+    assert usual[:3] == pytest.approx(statistics.corrected_interval([1.0, 1.1, 1.2], 80, 20))
+    (tmp_path / "splits").mkdir()
+    tests = [list(range(20)), list(range(5, 25)), list(range(20))]  # 15, 20 and 15 of 20 in common
+    splits = [{"train": [], "valid": [], "test": part} for part in tests]
+    (tmp_path / "splits" / "own-scaffold5.json").write_text(json.dumps({"splits": splits}))
+    overlap = (15 + 20 + 15) / 60
+    wide = load_report(tmp_path).views[0].cells["a", "own"]
+    expected = statistics.corrected_interval([1.0, 1.1, 1.2], round(20 * (1 - overlap) / overlap), 20)
+    assert wide[:3] == pytest.approx(expected) and wide.low < usual.low - 0.1

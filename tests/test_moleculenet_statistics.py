@@ -50,7 +50,9 @@ def test_corrected_interval_by_hand() -> None:
 
 def test_corrected_interval_with_few_scores() -> None:
     assert corrected_interval([1.0, NAN, 2.0, 4.0, NAN], 8, 2) == corrected_interval([1.0, 2.0, 4.0], 8, 2)
-    assert corrected_interval([0.1] * 3, 8, 2) == Interval(0.1, 0.1, 0.1)
+    assert corrected_interval([0.1] * 3, 8, 2) == pytest.approx((0.1, NAN, NAN), nan_ok=True)
+    assert corrected_interval([0.0] * 3, 8, 2) == Interval(0.0, 0.0, 0.0)
+    assert paired([0.9, 0.9], [0.8, 0.8], 80, 20, True).verdict == "tie"  # no certainty from two equal differences
     assert corrected_interval([NAN, 0.7], 8, 2) == pytest.approx((0.7, NAN, NAN), nan_ok=True)
     assert corrected_interval([NAN, NAN], 8, 2) == pytest.approx((NAN, NAN, NAN), nan_ok=True)
     assert corrected_interval([], 8, 2) == pytest.approx((NAN, NAN, NAN), nan_ok=True)

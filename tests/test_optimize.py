@@ -160,6 +160,26 @@ def test_cma_begins_anew_around_the_best() -> None:
         search.tell(search.ask(), np.full(8, -np.inf))
     assert search.restarts == 1 and search.strategy.mean.tolist() == z[7].tolist()
     assert 0.06 < search.strategy.sigma < 0.15
+    search.centre = lambda: np.full(4, 7.0)
+    for _ in range(4):
+        search.tell(search.ask(), np.zeros(8))
+    assert search.restarts == 2 and search.strategy.mean.tolist() == [7.0] * 4
+
+
+def test_the_best_molecule_is_where_it_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    centres: list[npt.NDArray[Any] | None] = []
+    begin = CMASearch._begin
+
+    def noted(self: CMASearch, centre: npt.NDArray[Any], sigma: float) -> None:
+        centres.append(centre)
+        begin(self, centre, sigma)
+
+    monkeypatch.setattr(CMASearch, "_begin", noted)
+    (result,) = run(["CCO"], carbons)
+    assert result.restarts == len(centres) - 1 > 1
+    best = result.best_smiles
+    assert best is not None and centres[-1] is not None
+    assert centres[-1].tolist() == pytest.approx([best.count("C") / 10, 0, 0, 0, 0, 0])
 
 
 # ---------------------------------------------------------------------------------------------- constraints

@@ -15,7 +15,7 @@ from molcmim.train import draw_noise
 from molcmim.train_config import OptimizerConfig
 from molcmim.train_state import build_optimizers
 
-N, STEPS, BATCH = 256, 400, 64
+N, STEPS, BATCH = 256, 480, 64  # with 400, cvae ended within a molecule of the mark, on either side of it
 DECODING = [name for name in FACTORS if ObjectiveConfig(name).has_decoder]
 
 

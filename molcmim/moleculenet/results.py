@@ -71,6 +71,15 @@ class ResultsTable:
         self._cells[cell] = [{name: _text({**record, **named}[name]) for name in COLUMNS} for record in records]
         self.save()
 
+    def drop_dataset(self, dataset: str) -> int:
+        """Forget all cells of a data set, and write the file; how many there were."""
+        cells = [cell for cell in self._cells if cell[0] == dataset]
+        for cell in cells:
+            del self._cells[cell]
+        if cells:
+            self.save()
+        return len(cells)
+
     def save(self) -> None:
         """Write the file beside itself and rename it."""
         part = self.path.with_name(f".{self.path.name}.part")

@@ -109,6 +109,7 @@ def run(options: Options, say: Say = print, dry: bool = False) -> Outcome:
 def _run(options: Options, plan: Plan, datasets: list[Dataset], protocols: list[Protocol], say: Say) -> Outcome:
     started = time.perf_counter()
     table = ResultsTable(options.out / "results.csv")
+    _forget_changed_data(options.out, table, datasets, say)
     record = RunRecord(options, datasets, protocols)
     computed, skipped, errors = 0, 0, list[str]()
     try:
@@ -152,6 +153,20 @@ def _run(options: Options, plan: Plan, datasets: list[Dataset], protocols: list[
 
             write_report(options.out)
     return Outcome(computed, skipped, errors)
+
+
+def _forget_changed_data(out: Path, table: ResultsTable, datasets: Sequence[Dataset], say: Say) -> None:
+    """Drop splits, predictions and results of data sets whose file or targets are not those of the earlier run."""
+    path = out / "run.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["datasets"] if path.exists() else {}
+    for dataset in datasets:
+        before = known.get(dataset.name)
+        if before is None or (before["sha256"], before["targets"]) == (dataset.sha256, list(dataset.targets)):
+            continue
+        for stale in [*out.glob(f"splits/{dataset.name}-*.json"), *out.glob(f"predictions/{dataset.name}-*.npz")]:
+            stale.unlink()
+        dropped = table.drop_dataset(dataset.name)
+        say(f"{dataset.name}: other data than in the earlier run; {dropped} cells of it are dropped")
 
 
 class _Jobs:
@@ -360,8 +375,19 @@ def _line(cell: Cell, found: Evaluation, seconds: float) -> str:
     for record in found.records:
         if record["task"] == "":
             means.setdefault(record["metric"], []).append(record["value"])
-    text = "  ".join(f"{metric} {np.mean(values):.3f}" for metric, values in means.items())
+    text = "  ".join(f"{metric} {_mean_text(values)}" for metric, values in means.items())
     return f"{cell.dataset:9} {cell.protocol:9} {cell.features:24} {cell.head:10} {text}  {seconds:.1f} s"
+
+
+def _mean_text(values: list[float]) -> str:
+    """``0.912``, or with splits that have no value ``0.912 (2 of 5 splits undefined)``."""
+    defined = [value for value in values if np.isfinite(value)]
+    mean = f"{np.mean(defined):.3f}" if defined else "undefined"
+    return (
+        mean
+        if len(defined) == len(values)
+        else f"{mean} ({len(values) - len(defined)} of {len(values)} splits undefined)"
+    )
 
 
 @contextmanager

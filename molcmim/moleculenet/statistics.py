@@ -69,7 +69,8 @@ def corrected_interval(values: npt.ArrayLike, n_train: float, n_test: float, lev
     Returns
     -------
     Interval
-        One split has no spread: with J = 1 the ends are NaN. With J = 0 so is the mean.
+        One split has no spread: with J = 1 the ends are NaN, and so they are where all values are equal (but for
+        zeros, whose interval is [0, 0]). With J = 0 so is the mean.
 
     Raises
     ------
@@ -87,8 +88,9 @@ def corrected_interval(values: npt.ArrayLike, n_train: float, n_test: float, lev
     mean = float(known.mean())
     if j == 1 or not np.isfinite(known).all():
         return Interval(mean, float("nan"), float("nan"))
-    if (known == known[0]).all():  # the mean of equal numbers may be one rounding away from them
-        return Interval(float(known[0]), float(known[0]), float(known[0]))
+    if np.ptp(known) <= 1e-12 * max(1.0, abs(mean)):  # rounding tells differences of equal numbers apart
+        end = 0.0 if abs(mean) <= 1e-12 else float("nan")  # equal scores of a few splits are no certainty
+        return Interval(float(known[0]), end, end)
     from scipy.stats import t
 
     half = float(t.ppf((1 + level) / 2, j - 1) * np.sqrt((1 / j + n_test / n_train) * known.var(ddof=1)))
