@@ -10,7 +10,8 @@ Every start has a search of its own (`molcmim.optimize_search`). All searches go
 and one oracle call serve them all. Needs the package `cma` (pip install 'molcmim[generate]').
 
 An oracle call is one distinct valid molecule of one start, the start itself being the first; a molecule that comes up
-again costs none. What the decoder writes and RDKit refuses costs none either. What another start has had evaluated is
+again costs none. What the decoder writes and RDKit refuses costs none either, nor does a molecule in more pieces than
+the start, which can't be found: falling apart is a loophole of similarity and of most scores. What another start has had evaluated is
 counted, although not evaluated again: so a start's result doesn't depend on which others run beside it (but for
 rounding in the decoder's batches).
 """

@@ -57,7 +57,8 @@ class OptimizeResult:
     decoded, valid
         Latent vectors decoded, and how many of them gave a molecule.
     skipped
-        Distinct molecules that no call was spent on because they are too dissimilar.
+        Distinct molecules that no call was spent on: in more pieces than the start, or too dissimilar (if those are
+        to be skipped).
     failed
         Calls on which the oracle gave no score.
     restarts

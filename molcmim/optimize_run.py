@@ -166,15 +166,25 @@ class Run:
         return len(self.rows)
 
     def unseen(self, batch: Sequence[str | None]) -> list[str]:
-        """The distinct molecules of a generation that cost a call, as many as the budget has left."""
+        """The distinct molecules of a generation that cost a call, as many as the budget has left.
+
+        Those in more pieces than the start don't: falling apart is a loophole of similarity and of most scores.
+        """
         fresh = [each for each in dict.fromkeys(batch) if each is not None and each not in self._value]
+        for each in fresh:
+            if each.count(".") > self.smiles.count("."):
+                self._skip(each, 0.0)
         if self.settings.skip_dissimilar:
+            fresh = [each for each in fresh if each not in self._value]
             for each, similarity in zip(fresh, self._similarity(fresh), strict=True):
                 if missing := self._missing(similarity):
-                    self._value[each] = (math.nan, missing)
-                    self.skipped += 1
-            fresh = [each for each in fresh if each not in self._value]
+                    self._skip(each, missing)
+        fresh = [each for each in fresh if each not in self._value]
         return fresh[: self.settings.budget - self.calls]
+
+    def _skip(self, smiles: str, missing: float) -> None:
+        self._value[smiles] = (math.nan, missing)
+        self.skipped += 1
 
     def _missing(self, similarity: float) -> float:
         """By how much a similarity falls short, as a share of the least one allowed."""

@@ -160,7 +160,7 @@ def test_scaffold_split_is_deepchems(mixed: Dataset) -> None:
     ("file", "sizes"), [("delaney-processed.csv.gz", [902, 113, 113]), ("BBBP.csv.gz", [1631, 204, 204])]
 )
 def test_scaffold_split_is_deepchems_on_real_sets(data_dir: Path, file: str, sizes: list[int]) -> None:
-    dataset = make_dataset(read_smiles(data_dir / "data" / "moleculenet" / file, "smiles"))
+    dataset = make_dataset(read_smiles(data_dir / "moleculenet" / file, "smiles"))
     split = scaffold_split(dataset)
     parts = [part.tolist() for part in (split.train, split.valid, split.test)]
     assert [len(part) for part in parts] == sizes
@@ -178,7 +178,7 @@ def test_scaffold_split_is_deepchems_on_real_sets(data_dir: Path, file: str, siz
     ],
 )
 def test_splits_of_real_sets(data_dir: Path, file: str, column: str, duplicates: list[int]) -> None:
-    dataset = make_dataset(read_smiles(data_dir / "data" / "moleculenet" / file, column))
+    dataset = make_dataset(read_smiles(data_dir / "moleculenet" / file, column))
     n = len(dataset)
     assert [check_split(rows_split(n, seed), dataset, allow_duplicates=True) for seed in range(5)] == duplicates
     for seed in range(5):

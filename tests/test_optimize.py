@@ -214,6 +214,20 @@ def test_dissimilar_molecules_may_cost_no_call() -> None:
         run([start], carbons, skip_dissimilar=True)
 
 
+def test_a_molecule_that_falls_apart_costs_no_call_and_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = ToyModel.write
+
+    def apart(row: npt.NDArray[Any]) -> str | None:
+        text = write(row)
+        return f"{text}.C" if text is not None and row[5] > 0 else text
+
+    monkeypatch.setattr(ToyModel, "write", staticmethod(apart))
+    (result,) = run(["CCO"], lambda smiles: [len(each) for each in smiles], budget=30)
+    assert not any("." in each for each in smiles_of(result)) and result.skipped > 3 and result.calls == 30
+    (salt,) = run(["CCO.C"], carbons, budget=30)
+    assert any("." in each for each in smiles_of(salt)[1:]) and salt.skipped == 0
+
+
 def test_constraints_of_an_objective() -> None:
     objective = Objective([("heavy", 1.0)], [("mw", "<=", 120.0), ("tanimoto", ">=", 0.2)])
     (result,) = run(["CCCO"], objective)
