@@ -10,10 +10,10 @@ Every start has a search of its own (`molcmim.optimize_search`). All searches go
 and one oracle call serve them all. Needs the package `cma` (pip install 'molcmim[generate]').
 
 An oracle call is one distinct valid molecule of one start, the start itself being the first; a molecule that comes up
-again costs none. What the decoder writes and RDKit refuses costs none either, nor does a molecule in more pieces than
-the start, which can't be found: falling apart is a loophole of similarity and of most scores. What another start has had evaluated is
-counted, although not evaluated again: so a start's result doesn't depend on which others run beside it (but for
-rounding in the decoder's batches).
+again costs none. What the decoder writes and RDKit refuses costs none either. Nor does a molecule in more pieces than
+the start, which never counts as found: falling apart is a loophole of similarity and of most scores. What another start
+has had evaluated is counted, although not evaluated again: so a start's result doesn't depend on which others run
+beside it (but for rounding in the decoder's batches).
 """
 
 # Axes: S starts that still run, K candidates of a generation, L latent
