@@ -12,6 +12,7 @@ Needs torch, numpy, safetensors, pyyaml and tqdm only: a machine without rdkit c
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import math
@@ -331,11 +332,25 @@ def train(
     FloatingPointError
         If the loss is no longer finite.
     """
-    distributed = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    if distributed and not dist.is_initialized():
+    ours = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
+    if ours:
         dist.init_process_group("nccl" if pick_device(config.device).type == "cuda" else "gloo")
     with StopRequest() as stop:
-        return _loop(Run(config, resume), stop, on_step)
+        result = _loop(Run(config, resume), stop, on_step)
+    if ours:
+        end_process_group()
+    return result
+
+
+def end_process_group() -> None:
+    """Destroy the default process group, its threads included.
+
+    A thread of gloo that still lets go of tensors while Python shuts down aborts the process (pytorch/pytorch#179291).
+    It is joined when the last reference to the group goes, and DDP modules, which are in cycles, hold some: so those
+    are collected first.
+    """
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def _loop(run: Run, stop: StopRequest, on_step: Callable[[int, float], None] | None) -> dict[str, Any]:

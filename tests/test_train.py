@@ -20,7 +20,7 @@ from training import small_config, small_corpus
 from molcmim.model import CMIM, ModelConfig
 from molcmim.objective import Batch, ObjectiveConfig
 from molcmim.pretrained import load_pretrained
-from molcmim.train import Objective, train
+from molcmim.train import Objective, end_process_group, train
 from molcmim.train_config import OptimizerConfig, ScheduleConfig, TrainConfig
 from molcmim.train_state import build_optimizers
 
@@ -288,7 +288,7 @@ def _rank(rank: int, directory: str, name: str, gathered: bool) -> None:
         from safetensors.torch import save_file
 
         save_file({"loss": loss, **gradients}, f"{directory}/rank0.safetensors")
-    dist.destroy_process_group()
+    end_process_group()
 
 
 @pytest.mark.parametrize(("name", "gathered"), [("cmim", True), ("cmim", False), ("infonce", True)])
