@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,8 @@ Choose = Callable[[Tensor, Tensor, int], Tensor]
 Progress = Callable[[int], object]
 
 PROBE = 64  #: rows decoded first, to learn how the length of a molecule shows in z
+SMALL_BATCH = 128  #: rows; with several threads, batches get smaller than asked for, but no smaller than this
+BATCHES_PER_THREAD = 4  #: at least, if they are large enough, so that threads end together
 DROP = 0.125  #: share of finished rows in a batch at which they are taken out: it copies the caches of the others
 
 
@@ -243,11 +246,38 @@ def decode(
         run(probe)
         lengths = torch.tensor([float(len(written[i][0])) for i in probe.tolist()])
         rows = rows[~torch.isin(rows, probe)]
-        rows = rows[expected_lengths(z[probe.to(z.device)], lengths, z[rows.to(z.device)]).argsort(stable=True)]
-    for batch in rows.split(batch_size):
-        if len(batch):
-            run(batch)
+        expected = expected_lengths(z[probe.to(z.device)], lengths, z[rows.to(z.device)])
+        rows = rows[expected.argsort(descending=True, stable=True)]  # the long ones first: none is left over at the end
+    threads = torch.get_num_threads() if z.device.type == "cpu" else 1
+    share = max(SMALL_BATCH, -(-len(rows) // (BATCHES_PER_THREAD * threads)))
+    batches = [batch for batch in rows.split(min(batch_size, share) if threads > 1 else batch_size) if len(batch)]
+    in_threads(run, batches, min(threads, len(batches)))
     return Decoded([written[i][0] for i in range(len(z))], [written[i][1] for i in range(len(z))])
+
+
+def in_threads(run: Callable[[Tensor], None], batches: Sequence[Tensor], n: int) -> None:
+    """Call `run` with each batch, n at a time, each in a thread of its own that torch doesn't split any further.
+
+    A step of the decoder is many small operations. To divide each of them between cores gains little; whole batches
+    side by side keep every core busy (torch lets go of Python's lock while it computes). Autocast and inference mode
+    belong to a thread, so those of the caller are set again.
+    """
+    if n < 2:
+        for batch in batches:
+            run(batch)
+        return
+    before, autocast, dtype = torch.get_num_threads(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+
+    def alone(batch: Tensor) -> None:
+        with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=autocast):
+            run(batch)
+
+    pool = ThreadPoolExecutor(n, "molcmim-decode", lambda: torch.set_num_threads(1))
+    try:
+        list(pool.map(alone, batches))
+    finally:  # Ctrl-C as well: what has begun ends, nothing else begins
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)  # the number for threads to come, which the pool's threads have changed
 
 
 def check_request(model: CMIM, z: Tensor, max_tokens: int | None, batch_size: int) -> int:

@@ -1,0 +1,91 @@
+"""What the scripts of this study share: options, held-out molecules, and results with the facts of their making."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from molcmim import MolCMIM
+from molcmim.corpus import TokenStore
+from molcmim.provenance import PACKAGES, command_line, git_state, machine, now
+from molcmim.tokenizer import load_tokenizer
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+SAMPLES = HERE / "samples"  #: what was written, not committed: the commands make the same files again
+
+
+def options(doc: str | None, corpus: bool = True) -> argparse.ArgumentParser:
+    """A parser with the options that all scripts have."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="molcmim-tiny")
+    if corpus:
+        parser.add_argument("--corpus", type=Path, required=True, help="token shards, made by molcmim corpus")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of matrix products")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser
+
+
+def held_out(corpus: Path, seed: int = 0, source: str | None = None) -> list[str]:
+    """SMILES of the corpus' validation part (chosen by a hash, never trained on), in random order.
+
+    Parameters
+    ----------
+    corpus
+        Directory of token shards.
+    seed
+        Of the order.
+    source
+        Only those of the source of that name.
+    """
+    store, tokenizer = TokenStore.open(corpus, "valid"), load_tokenizer(corpus / "vocab.json")
+    rows = np.random.default_rng(seed).permutation(len(store))
+    if source is not None:
+        names = [info.name for info in store.info.sources]
+        rows = rows[store.source[rows] == names.index(source)]
+    return [tokenizer.decode(row.tolist()) for row in store.rows(rows)]
+
+
+class Study:
+    """Takes the time, and writes results with the facts of their making."""
+
+    def __init__(self, model: MolCMIM) -> None:
+        self.model = model
+        self.started, self.cpu = time.perf_counter(), time.process_time()
+        self.commit = git_state()  # now: the tree may change while this runs
+
+    def write(self, path: Path, results: Mapping[str, Any], script: str) -> None:
+        """Write JSON, beside and renamed."""
+        about = {
+            "command": command_line(f"python benchmarks/generation/{script}"),
+            "date": now(),
+            **self.commit,
+            "model": self.model.config["name"],
+            "model_id": self.model.model_id,
+            "dtype": self.model.dtype,
+            "threads": torch.get_num_threads(),
+            "minutes": round((time.perf_counter() - self.started) / 60, 2),
+            "cpu_minutes": round((time.process_time() - self.cpu) / 60, 2),
+            "machine": machine((*PACKAGES, "cma", "fcd_torch")),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part.write_text(json.dumps({"about": about, **results}, indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
+        print(f"wrote {path.name} after {about['minutes']} min")
+
+
+def sha256(path: Path) -> str:
+    """Of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
