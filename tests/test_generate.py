@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from tiny import tiny_model
 from torch import Tensor
 
-from molcmim import MolCMIM
-from molcmim import generate as generate_module
+from molcmim import MolCMIM, generate
 from molcmim.cached_decoder import GROWTH, CachedDecoder
 from molcmim.generate import (
     Sampler,
@@ -73,6 +73,49 @@ def test_rows_do_not_depend_on_their_batch(model: CMIM, z: Tensor) -> None:
     order = torch.randperm(60, generator=torch.Generator().manual_seed(2))
     shuffled = greedy(model, z[order])
     assert [whole.tokens[i] for i in order] == shuffled.tokens
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_threads_share_the_batches(model: CMIM, z: Tensor, monkeypatch: pytest.MonkeyPatch, dtype: Any) -> None:
+    before = torch.get_num_threads()
+    seen: set[tuple[int, bool, bool]] = set()
+
+    def choose(scores: Tensor, rows: Tensor, position: int) -> Tensor:
+        autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == dtype
+        seen.add((torch.get_num_threads(), autocast, torch.is_inference_mode_enabled()))
+        return most_likely(scores, rows, position)
+
+    finished: list[int] = []
+    monkeypatch.setattr(generate, "SMALL_BATCH", 4)
+    try:
+        torch.set_num_threads(3)
+        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+            shared = decode(model, z, choose, progress=finished.append)
+        assert seen == {(1, dtype is not None, True)}, "each batch in one thread, in the caller's precision"
+        assert torch.get_num_threads() == 3, "as it was before"
+        assert len(finished) > 8 and sum(finished) == 60
+        torch.set_num_threads(1)
+        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+            alone = decode(model, z, most_likely, batch_size=4)
+    finally:
+        torch.set_num_threads(before)
+    if dtype is None:  # in bfloat16, batches of another make-up may turn a close call
+        assert shared == alone
+
+
+def test_an_error_in_a_thread_is_raised(model: CMIM, z: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def choose(scores: Tensor, rows: Tensor, position: int) -> Tensor:
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr(generate, "SMALL_BATCH", 4)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(RuntimeError, match="no more"):
+            decode(model, z, choose)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_molecule_of_exactly_the_limit_is_finished(model: CMIM, z: Tensor) -> None:
@@ -276,7 +319,7 @@ def test_shipped_model_cached_equals_uncached(monkeypatch: pytest.MonkeyPatch) -
         "O=C(O)c1ccc(NS(=O)(=O)c2ccc(Cl)cc2)cc1",
     ]
     z = torch.from_numpy(shipped.embed(smiles, kind="latent", workers=0))
-    monkeypatch.setattr(generate_module, "PROBE", 2)
+    monkeypatch.setattr(generate, "PROBE", 2)
     for choose in (most_likely, Sampler(temperature=0.8, top_p=0.95, seed=1)):
         written = decode(shipped.network, z, choose, batch_size=3)
         assert written == uncached(shipped.network, z, choose)

@@ -6,8 +6,9 @@ import argparse
 import hashlib
 import json
 import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class Study:
     def write(self, path: Path, results: Mapping[str, Any], script: str) -> None:
         """Write JSON, beside and renamed."""
         about = {
-            "command": command_line(f"python benchmarks/generation/{script}"),
+            "command": command_line(f"python benchmarks/generation/{script}", plain(sys.argv[1:])),
             "date": now(),
             **self.commit,
             "model": self.model.config["name"],
@@ -83,6 +84,21 @@ class Study:
         part.write_text(json.dumps({"about": about, **results}, indent=1) + "\n", encoding="utf-8")
         part.replace(path)
         print(f"wrote {path.name} after {about['minutes']} min")
+
+
+def plain(words: Sequence[str]) -> list[str]:
+    """Arguments of a command with CORPUS and KNOWN.npy for directories that mean nothing elsewhere, and no --out."""
+    shown: list[str] = []
+    given = iter(words)
+    for word in given:
+        if word == "--out":
+            next(given, None)
+        elif word in ("--corpus", "--known"):
+            next(given, None)
+            shown += [word, "CORPUS" if word == "--corpus" else "KNOWN.npy"]
+        else:
+            shown.append(word)
+    return shown
 
 
 def sha256(path: Path) -> str:
