@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from molcmim.objectives import Objective, Oracle
-    from molcmim.optimize_archive import OptimizeResult
+    from molcmim.optimize.archive import OptimizeResult
 
 SHOWN = 20  #: starts whose result is printed
 
@@ -107,7 +107,7 @@ def optimize(
     from molcmim.objectives import oracle_name
     from molcmim.optimize import need_cma
     from molcmim.optimize import optimize as run
-    from molcmim.optimize_archive import write_results
+    from molcmim.optimize.archive import write_results
 
     if resume and archive is None:
         raise typer.BadParameter("it needs --archive, the folder to go on from", param_hint="resume")

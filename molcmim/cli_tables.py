@@ -24,7 +24,7 @@ def check_outputs(output: Path | None, image: Path | None) -> None:
     if output is not None:
         check_suffix(output)
     if image is not None:
-        from molcmim.picture_canvas import check_path
+        from molcmim.pictures.canvas import check_path
 
         check_path(image)
     for name, path in (("output", output), ("image", image)):

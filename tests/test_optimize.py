@@ -22,8 +22,8 @@ from molcmim.chem import Status
 from molcmim.model import Posterior
 from molcmim.objectives import PROPERTIES, Objective, similarity_to
 from molcmim.optimize import OptimizeResult, optimize
-from molcmim.optimize_archive import Archive, Candidate, trace_of, write_results
-from molcmim.optimize_search import CMASearch, RandomSearch
+from molcmim.optimize.archive import Archive, Candidate, trace_of, write_results
+from molcmim.optimize.search import CMASearch, RandomSearch
 
 LATENT, MOST = 6, 40
 

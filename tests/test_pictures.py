@@ -21,10 +21,10 @@ from molcmim.chem import Status, prepare
 from molcmim.generated import GeneratedTable, tanimoto
 from molcmim.objectives import PROPERTIES
 from molcmim.optimize import OptimizeResult
-from molcmim.picture_canvas import PngCanvas, SvgCanvas, clean, cut
-from molcmim.picture_molecules import MCS_STEPS, align, draw_pixels, draw_svg, parse
-from molcmim.picture_page import CELL, Cell, Group, caption_lines, molecule_cell, number_text, placed, word_lines
-from molcmim.picture_trace import curves
+from molcmim.pictures.canvas import PngCanvas, SvgCanvas, clean, cut
+from molcmim.pictures.molecules import MCS_STEPS, align, draw_pixels, draw_svg, parse
+from molcmim.pictures.page import CELL, Cell, Group, caption_lines, molecule_cell, number_text, placed, word_lines
+from molcmim.pictures.trace import curves
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 IBUPROFEN = "CC(C)Cc1ccc(C(C)C(=O)O)cc1"
@@ -253,7 +253,7 @@ def test_little_in_common_changes_nothing(smiles: str, seed: str) -> None:
 
 
 def test_the_search_for_a_common_part_ends_after_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("molcmim.picture_molecules.MCS_STEPS", 5)
+    monkeypatch.setattr("molcmim.pictures.molecules.MCS_STEPS", 5)
     peptides = [parse(f"NC(C{side})C(=O)NC(CO)C(=O)NC(CC(C)C)C(=O)O") for side in ("CSC", "c1ccccc1", "C(N)=O")]
     align(peptides[2], peptides[0])  # ends at once; whether it found anything by then doesn't matter
     assert MCS_STEPS == 3000

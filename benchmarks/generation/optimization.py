@@ -27,7 +27,7 @@ from molcmim import MolCMIM
 from molcmim.chem import Status
 from molcmim.objectives import PROPERTIES, Objective
 from molcmim.optimize import optimize
-from molcmim.optimize_archive import OptimizeResult
+from molcmim.optimize.archive import OptimizeResult
 from molcmim.rows import tokenize_rows
 
 QED_START, QED_GOAL = 0.8, 0.9

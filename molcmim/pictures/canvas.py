@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from molcmim.moleculenet.plots import escape
-from molcmim.picture_molecules import INK, draw_pixels, draw_svg
+from molcmim.pictures.molecules import INK, draw_pixels, draw_svg
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont

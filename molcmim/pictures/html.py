@@ -9,9 +9,9 @@ import json
 import math
 
 from molcmim.moleculenet.plots import escape
-from molcmim.picture_canvas import SvgCanvas, clean
-from molcmim.picture_molecules import draw_svg
-from molcmim.picture_page import DRAWING, Cell, Group, Page, word_lines
+from molcmim.pictures.canvas import SvgCanvas, clean
+from molcmim.pictures.molecules import draw_svg
+from molcmim.pictures.page import DRAWING, Cell, Group, Page, word_lines
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 CHART_WIDTH = 860.0

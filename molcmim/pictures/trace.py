@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from molcmim.moleculenet.plots import tick_texts, ticks
-from molcmim.picture_canvas import BAD, LINE, REFERENCE, SOFT, Canvas, Point, cut
-from molcmim.picture_molecules import INK
+from molcmim.pictures.canvas import BAD, LINE, REFERENCE, SOFT, Canvas, Point, cut
+from molcmim.pictures.molecules import INK
 
 Array = npt.NDArray[np.float64]
 

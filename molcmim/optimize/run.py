@@ -20,8 +20,8 @@ from molcmim.embed import has_decoder
 from molcmim.generate import pad_rows
 from molcmim.model import encoder_input
 from molcmim.objectives import Assessment, FloatArray, Objective, Oracle, evaluate, similarity_to
-from molcmim.optimize_archive import Archive, Candidate, OptimizeResult, trace_of
-from molcmim.optimize_search import CMASearch, RandomSearch, Search
+from molcmim.optimize.archive import Archive, Candidate, OptimizeResult, trace_of
+from molcmim.optimize.search import CMASearch, RandomSearch, Search
 from molcmim.rows import tokenize_rows
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from molcmim.picture_canvas import (
+from molcmim.pictures.canvas import (
     BAD,
     LINE,
     PALE,
@@ -23,7 +23,7 @@ from molcmim.picture_canvas import (
     clean,
     cut,
 )
-from molcmim.picture_molecules import INK, formula, parse
+from molcmim.pictures.molecules import INK, formula, parse
 
 CELL, DRAWING = 190.0, (178.0, 124.0)  #: width of a cell; width and height of the molecule in it
 TOP, LINE_HEIGHT = 21.0, 16.0  #: height of a cell's label, and of a line of its caption

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from molcmim.chem import prepare
 from molcmim.generated import GeneratedTable, tanimoto
-from molcmim.picture_canvas import check_path, write
-from molcmim.picture_html import to_html
-from molcmim.picture_molecules import align, parse
-from molcmim.picture_page import (
+from molcmim.pictures.canvas import check_path, write
+from molcmim.pictures.html import to_html
+from molcmim.pictures.molecules import align, parse
+from molcmim.pictures.page import (
     LABELS,
     Cell,
     Chart,
@@ -40,7 +40,7 @@ from molcmim.picture_page import (
     to_png,
     to_svg,
 )
-from molcmim.picture_trace import HEIGHT, curves, draw_chart
+from molcmim.pictures.trace import HEIGHT, curves, draw_chart
 
 if TYPE_CHECKING:
     from molcmim.optimize import OptimizeResult

@@ -6,7 +6,7 @@
     results = optimize(MolCMIM.from_pretrained(), ["CCOC(=O)c1ccccc1N"], Objective(["qed"]), min_similarity=0.4)
     results[0].best_smiles, results[0].best_score
 
-Every start has a search of its own (`molcmim.optimize_search`). All searches go in lockstep, so that one decoder batch
+Every start has a search of its own (`molcmim.optimize.search`). All searches go in lockstep, so that one decoder batch
 and one oracle call serve them all. Needs the package `cma` (pip install 'molcmim[generate]').
 
 An oracle call is one distinct valid molecule of one start, the start itself being the first; a molecule that comes up
@@ -30,8 +30,8 @@ import numpy as np
 
 from molcmim.chem import prepare_many, to_text_list
 from molcmim.objectives import Oracle, oracle_name
-from molcmim.optimize_archive import Archive, OptimizeResult
-from molcmim.optimize_run import Run, Scores, Settings, make_runs
+from molcmim.optimize.archive import Archive, OptimizeResult
+from molcmim.optimize.run import Run, Scores, Settings, make_runs
 
 if TYPE_CHECKING:
     from molcmim.api import MolCMIM
