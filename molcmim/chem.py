@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 POLICIES = ("none", "canonical", "parent")
 MAX_CHARS = 2000  # see the module's docstring
+MAX_BLOCK_CHARS = 1 << 18  # of a mol block; one of 2,000 atoms takes about 160,000
 
 TIMEOUT_SECONDS = 10.0  # for one row in a worker; the slowest row found under the cap takes 0.8 s
 MEMORY_MB = 2048  # for one worker beyond what it needs to start; the largest row found takes 0.3 GB
@@ -80,6 +81,18 @@ class Prepared(NamedTuple):
     status: Status
 
 
+class MolBlock(str):
+    """A molecule as a mol block (V2000 or V3000), given as a row where others give a SMILES."""
+
+    __slots__ = ()
+
+
+class PreparedBlock(Prepared):
+    """What became of a `MolBlock`; `smiles` is the SMILES that RDKit wrote of it, "" unless `ok`."""
+
+    smiles: str = ""
+
+
 class _RDKit(NamedTuple):
     """The parts of RDKit in use, imported once."""
 
@@ -101,8 +114,9 @@ def prepare(smiles: object, policy: str = "canonical", max_chars: int = MAX_CHAR
     Parameters
     ----------
     smiles
-        str, bytes, None, NaN or an RDKit molecule; anything else is a `parse_error`. Blanks around are
-        ignored.
+        str, bytes, None, NaN, a `MolBlock` or an RDKit molecule; anything else is a `parse_error`. Blanks
+        around are ignored. A mol block may have MAX_BLOCK_CHARS characters; the SMILES that RDKit writes of it
+        (isomeric, without explicit hydrogens) then gets what any SMILES gets, also under policy `none`.
     policy
         `none`: the given text after the checks that need no parsing. `canonical`: RDKit's canonical isomeric
         SMILES. `parent`: the same of the largest fragment, neutralised where possible (rdMolStandardize's
@@ -128,7 +142,7 @@ def prepare(smiles: object, policy: str = "canonical", max_chars: int = MAX_CHAR
     """
     check_options(policy, max_chars)
     row = screen(smiles, max_chars)
-    if row.canonical_smiles is None or policy == "none":
+    if row.canonical_smiles is None or not must_parse(row.canonical_smiles, policy):
         return row
     with _rdkit().base.BlockLogs():  # restores the caller's log settings
         return _canonicalise_or_crash(row.canonical_smiles, policy, max_chars)
@@ -177,17 +191,17 @@ def prepare_many(
         workers = min(cpu_count(), len(rows) // IN_PROCESS_ROWS)
     if workers < 0:
         raise ValueError(f"workers: expected None, 0 or more, got {workers}")
-    if workers and policy != "none":
+    if workers and any(must_parse(row, policy) for row in rows):
         from molcmim.worker_pool import WorkerPool
 
         with WorkerPool(workers, policy, max_chars, timeout, memory_mb) as pool:
             return pool.map(rows)
     screened = [screen(row, max_chars) for row in rows]
-    if policy == "none":
+    if not any(must_parse(row.canonical_smiles, policy) for row in screened):
         return screened
     with _rdkit().base.BlockLogs():
         return [
-            row if text is None else _canonicalise_or_crash(text, policy, max_chars)
+            row if text is None or not must_parse(text, policy) else _canonicalise_or_crash(text, policy, max_chars)
             for row in screened
             for text in [row.canonical_smiles]
         ]
@@ -216,11 +230,18 @@ def screen(smiles: object, max_chars: int = MAX_CHARS) -> Prepared:
         return Prepared(None, Status.empty)
     if not ascii_only:
         return Prepared(None, Status.not_ascii)
-    if len(text) > max_chars:
+    if len(text) > (MAX_BLOCK_CHARS if isinstance(smiles, MolBlock) else max_chars):
         return Prepared(None, Status.too_many_chars)
+    if isinstance(smiles, MolBlock):  # many lines, of which the first may be blank
+        return Prepared(smiles, Status.ok)
     if _BLANK_OR_CONTROL.search(text):
         return Prepared(None, Status.parse_error)
     return Prepared(text, Status.ok)
+
+
+def must_parse(row: object, policy: str) -> bool:
+    """Whether RDKit has to see the row: under policy `none` only mol blocks."""
+    return row is not None and (policy != "none" or isinstance(row, MolBlock))
 
 
 def canonicalise(text: str, policy: str, max_chars: int = MAX_CHARS) -> Prepared:
@@ -234,6 +255,8 @@ def canonicalise(text: str, policy: str, max_chars: int = MAX_CHARS) -> Prepared
     MemoryError
         If RDKit runs out of memory; the caller decides what that costs.
     """
+    if isinstance(text, MolBlock):
+        return _canonicalise_block(text, policy, max_chars)
     chem, _, parser = _rdkit()
     try:
         molecule = chem.MolFromSmiles(text, parser)
@@ -251,6 +274,20 @@ def canonicalise(text: str, policy: str, max_chars: int = MAX_CHARS) -> Prepared
     if len(canonical_smiles) > max_chars:  # so that whatever is returned is itself accepted
         return Prepared(None, Status.too_many_chars)
     return Prepared(canonical_smiles, Status.ok)
+
+
+def _canonicalise_block(block: MolBlock, policy: str, max_chars: int) -> Prepared:
+    """A mol block as the SMILES that RDKit writes of it, and that prepared as any other."""
+    try:
+        molecule = _rdkit().chem.MolFromMolBlock(block)
+    except _RDKIT_ERRORS:
+        molecule = None
+    row = Prepared(None, Status.parse_error) if molecule is None else _write_molecule(molecule, max_chars)
+    if row.canonical_smiles is None:
+        return row
+    answer = PreparedBlock(*(row if policy == "none" else canonicalise(row.canonical_smiles, policy, max_chars)))
+    answer.smiles = row.canonical_smiles if answer.status is Status.ok else ""
+    return answer
 
 
 def to_text_list(smiles: object) -> list[object]:

@@ -3,8 +3,9 @@
 Run as `python -m molcmim.chem_worker SETTINGS`, SETTINGS in JSON. Both pipes carry one JSON value per line:
 
     out   {"ready": true, "rdkit": version}             once, after the imports
-    in    {"rows": [text, ...], "flush_seconds": 0.02}
-    out   [[canonical SMILES or null, status], ...]     answers to the next rows, at most every flush_seconds
+    in    {"rows": [text, ...], "flush_seconds": 0.02}  a mol block is {"block": text}
+    out   [[canonical SMILES or null, status], ...]     answers to the next rows, at most every flush_seconds;
+                                                        a third value is the SMILES written of a mol block
 
 With flush_seconds 0 each row is answered by itself, so that the parent knows which row a death belongs to.
 Only rdkit and molcmim.chem are imported (about 0.1 s).
@@ -25,7 +26,7 @@ import threading
 import time
 from typing import Any, BinaryIO
 
-from molcmim.chem import Prepared, canonicalise
+from molcmim.chem import MolBlock, PreparedBlock, canonicalise
 
 OUT_OF_MEMORY = 12  # exit code, as errno ENOMEM; the parent treats every death alike
 PARENT_CHECK_SECONDS = 2.0
@@ -52,14 +53,16 @@ def main() -> None:
 def _answer(request: dict[str, Any], settings: dict[str, Any], replies: BinaryIO) -> None:
     policy, max_chars, alarm = settings["policy"], settings["max_chars"], settings["alarm"]
     flush_seconds = request["flush_seconds"]
-    answers: list[Prepared] = []
+    answers: list[tuple[str | None, ...]] = []
     _set_alarm(alarm)
     flushed = time.monotonic()
-    for text in request["rows"]:
+    for row in request["rows"]:
+        text = MolBlock(row["block"]) if isinstance(row, dict) else row
         try:
             if FAULTS:
                 _inject(FAULTS.get(text))
-            answers.append(canonicalise(text, policy, max_chars))
+            answer = canonicalise(text, policy, max_chars)
+            answers.append((*answer, answer.smiles) if isinstance(answer, PreparedBlock) else answer)
         except MemoryError:  # memory may be lost for good, which would cost later rows: start afresh
             os._exit(OUT_OF_MEMORY)
         if time.monotonic() - flushed >= flush_seconds:

@@ -15,14 +15,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from molcmim import __version__, cli_benchmark, cli_corpus, cli_generate, cli_optimize, cli_predict
+from molcmim import (
+    __version__,
+    cli_benchmark,
+    cli_corpus,
+    cli_embed,
+    cli_generate,
+    cli_optimize,
+    cli_predict,
+    cli_search,
+)
 from molcmim.cli_options import (
-    Compute,
-    Dtype,
     FormatOption,
     IdColumn,
     Input,
-    Kind,
     ModelOption,
     Policy,
     PolicyOption,
@@ -79,43 +85,7 @@ def main(
     """Options of the program itself; `OneLineErrors` reads --traceback."""
 
 
-@app.command()
-def embed(
-    source: Input,
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="OUT", help="*.parquet, or *.npy (with .csv and .json beside it)."),
-    ],
-    kind: Annotated[Kind, typer.Option(help="latent; informative (decoder states); both, side by side.")] = Kind.both,
-    model: ModelOption = None,
-    policy: PolicyOption = Policy.canonical,
-    batch_size: Annotated[int, typer.Option(help="Most molecules in the model at once.", min=1)] = 256,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Fixed shapes: a row's bits don't depend on the other rows.")
-    ] = False,
-    smiles_column: SmilesColumn = None,
-    id_column: IdColumn = None,
-    format: FormatOption = None,
-    workers: Workers = None,
-    dtype: Annotated[Dtype, typer.Option(help="Number format of the output.")] = Dtype.float32,
-    compute: Annotated[
-        Compute, typer.Option(help="Precision of matrix products; bfloat16 is faster on some machines.")
-    ] = Compute.float32,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.", show_default="cuda if there is one")] = None,
-) -> None:
-    """Embed molecules: one row out for each row in, in order; a bad row has a status and no vector."""
-    from molcmim.cli_run import check_output, embed_file
-    from molcmim.readers import MoleculeReader
-
-    with MoleculeReader(source, smiles_column, id_column, format) as reader:
-        check_output(reader, output)
-        from molcmim.api import MolCMIM
-
-        network = MolCMIM.from_pretrained(model, device=device, dtype=compute.value)
-        summary = embed_file(network, reader, output, kind.value, policy.value, batch_size, exact, dtype.value, workers)
-    rate = sum(summary.statuses.values()) / max(summary.seconds, 1e-9)
-    typer.echo(f"{summary.n_rows:,} rows -> {output} in {summary.seconds:.1f} s ({rate:,.0f} molecules/s)")
-    print_statuses(summary)
+app.command()(cli_embed.embed)
 
 
 @app.command()
@@ -240,6 +210,7 @@ def train(
     typer.echo(json.dumps(run(TrainConfig.from_yaml(config, values), resume)))
 
 
+app.command(name="neighbours-in")(cli_search.neighbours_in)
 app.command()(cli_generate.decode)
 app.command()(cli_generate.sample)
 app.command()(cli_generate.neighbours)

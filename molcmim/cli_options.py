@@ -11,7 +11,6 @@ from molcmim.cli_corpus import Policy
 
 __all__ = [
     "Compute",
-    "Dtype",
     "Format",
     "FormatOption",
     "IdColumn",
@@ -31,13 +30,6 @@ class Kind(StrEnum):
     latent = "latent"
     informative = "informative"
     both = "both"
-
-
-class Dtype(StrEnum):
-    """Number formats of a file of embeddings."""
-
-    float32 = "float32"
-    float16 = "float16"
 
 
 class Compute(StrEnum):

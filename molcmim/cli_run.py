@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tqdm import tqdm
 
 from molcmim import __version__
-from molcmim.chem import Prepared, Status, prepare_many
+from molcmim.chem import Prepared, Status
 from molcmim.readers import Chunk, MoleculeReader
 from molcmim.rows import tokenize_prepared
+from molcmim.scoring import feed
 from molcmim.tokenizer import Tokenizer
 from molcmim.worker_pool import WorkerPool
 from molcmim.writers import EmbeddingWriter, output_paths
@@ -52,24 +53,13 @@ class CheckReport(NamedTuple):
     longest: int  #: most tokens of a row that has a status of ok
 
 
-def prepared_chunks(
-    reader: MoleculeReader, policy: str, workers: int | None
-) -> Iterator[tuple[Chunk, list[Prepared]]]:
+def prepared_chunks(reader: MoleculeReader, policy: str, workers: int | None) -> Iterator[tuple[Chunk, list[Prepared]]]:
     """Chunks of the reader with their prepared rows, in order; `workers` 0 prepares in this process."""
-    if workers == 0 or policy == "none":  # which parses nothing
-        for chunk in reader.chunks():
-            yield chunk, prepare_many(chunk.smiles, policy=policy, workers=0)
+    if workers == 0:
+        yield from feed.prepared_chunks(reader.chunks(), policy, None)
         return
-    waiting: deque[Chunk] = deque()
-
-    def texts() -> Iterator[list[str]]:
-        for chunk in reader.chunks():
-            waiting.append(chunk)
-            yield chunk.smiles
-
     with WorkerPool(workers, policy) as pool:
-        for prepared in pool.imap(texts()):
-            yield waiting.popleft(), prepared
+        yield from feed.prepared_chunks(reader.chunks(), policy, pool)
 
 
 def facts_of(model: MolCMIM, kind: str, policy: str, exact: bool, dtype: str) -> dict[str, str]:
@@ -156,9 +146,7 @@ def check_file(
     with progress_bar(reader) as bar:
         for chunk, prepared in prepared_chunks(reader, policy, workers):
             rows = tokenize_prepared(prepared, tokenizer, max_tokens)
-            for i, (tokens, status, piece) in enumerate(
-                zip(rows.tokens, rows.status, rows.unknown, strict=True)
-            ):
+            for i, (tokens, status, piece) in enumerate(zip(rows.tokens, rows.status, rows.unknown, strict=True)):
                 longest = max(longest, len(tokens or ()))
                 if piece is not None:
                     unknown[piece] += 1

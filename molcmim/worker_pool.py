@@ -28,10 +28,13 @@ from molcmim.chem import (
     MAX_CHARS,
     MEMORY_MB,
     TIMEOUT_SECONDS,
+    MolBlock,
     Prepared,
+    PreparedBlock,
     Status,
     check_options,
     cpu_count,
+    must_parse,
     screen,
     to_text_list,
 )
@@ -61,7 +64,8 @@ class WorkerPool:
     workers
         Number of child processes, at least 1; None: one per CPU.
     policy, max_chars
-        See `molcmim.chem.prepare`. Policy `none` parses nothing and so starts no processes.
+        See `molcmim.chem.prepare`. Policy `none` parses nothing but mol blocks, and starts no
+        processes before the first one.
     timeout
         Seconds that a row may take before its worker is killed (status `timeout`). Finding a row that hangs
         takes up to `timeout` and a fifth, counted only while this process is running.
@@ -102,12 +106,18 @@ class WorkerPool:
         settings["alarm"] = timeout + ALARM_GRACE_SECONDS
         jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._jobs = jobs
-        self._drivers = [] if policy == "none" else [_Driver(jobs, settings, timeout) for _ in range(workers)]
-        for driver in self._drivers:
-            driver.start()
+        self._settings, self._timeout = settings, timeout
+        self._drivers: list[_Driver] = []
+        if policy != "none":
+            self._start()
         self._process_id = os.getpid()
         # Also runs when the pool is collected and at interpreter exit; runs once.
         self._finalizer = weakref.finalize(self, _shut_down, self._drivers, jobs, self._process_id)
+
+    def _start(self) -> None:
+        for _ in range(self.workers):
+            self._drivers.append(_Driver(self._jobs, self._settings, self._timeout))
+            self._drivers[-1].start()
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -180,9 +190,9 @@ class WorkerPool:
     def _submit(self, rows: list[object], cancelled: threading.Event) -> _Batch:
         self._check_usable()
         batch = _Batch([screen(row, self.max_chars) for row in rows])
-        if self.policy == "none":
-            return batch
-        to_parse = [i for i, row in enumerate(batch.answers) if row.canonical_smiles is not None]
+        to_parse = [i for i, row in enumerate(batch.answers) if must_parse(row.canonical_smiles, self.policy)]
+        if to_parse and not self._drivers:
+            self._start()
         job_rows = min(JOB_ROWS, max(JOB_ROWS_LEAST, -(-len(to_parse) // (4 * self.workers))))
         for start in range(0, len(to_parse), job_rows):
             positions = to_parse[start : start + job_rows]
@@ -268,7 +278,8 @@ class _Driver(threading.Thread):
         one_by_one = False
         while len(answers) < len(rows):
             worker = self._ready_worker()
-            worker.send({"rows": rows[len(answers) :], "flush_seconds": 0.0 if one_by_one else FLUSH_SECONDS})
+            to_send = [{"block": row} if isinstance(row, MolBlock) else row for row in rows[len(answers) :]]
+            worker.send({"rows": to_send, "flush_seconds": 0.0 if one_by_one else FLUSH_SECONDS})
             failure = self._collect(worker, answers, len(rows), one_by_one)
             if failure is None:
                 break
@@ -289,7 +300,7 @@ class _Driver(threading.Thread):
                 return Status.timeout
             if line is None:
                 return Status.timeout if worker.killed_by_alarm() else Status.crash
-            answers.extend(Prepared(text, _STATUS[status]) for text, status in json.loads(line))
+            answers.extend(_answer(*fields) for fields in json.loads(line))
         return None
 
     def _ready_worker(self) -> Worker:
@@ -318,6 +329,14 @@ class _Driver(threading.Thread):
         if self._worker is not None:
             self._worker.kill()
             self._worker = None
+
+
+def _answer(text: str | None, status: str, written: str | None = None) -> Prepared:
+    if written is None:
+        return Prepared(text, _STATUS[status])
+    answer = PreparedBlock(text, _STATUS[status])
+    answer.smiles = written
+    return answer
 
 
 def _shut_down(drivers: Sequence[_Driver], jobs: queue.SimpleQueue[_Job | None], process_id: int) -> None:

@@ -9,11 +9,12 @@ plogp: starts are the molecules with the lowest penalised log P in the validatio
 ZINC, where the published protocols take theirs); what counts is the gain at similarity delta or more.
 An oracle call is a distinct valid molecule, the start itself being the first. Several deltas: only for random search,
 which doesn't look at them. Results go to optimization_TASK_METHOD_DELTA.json, one entry a start with its trace.
-A run that was stopped goes on from its archive (samples/).
+A run that was stopped goes on from its archive (samples/). --unfinished writes what such an archive holds so far.
 """
 
 from __future__ import annotations
 
+import csv
 import math
 import sys
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from molcmim import MolCMIM
 from molcmim.chem import Status
 from molcmim.objectives import PROPERTIES, Objective
 from molcmim.optimize import optimize
-from molcmim.optimize.archive import OptimizeResult
+from molcmim.optimize.archive import ARCHIVE, Candidate, OptimizeResult
 from molcmim.rows import tokenize_rows
 
 QED_START, QED_GOAL = 0.8, 0.9
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--starts", type=int, default=100)
     parser.add_argument("--budget", type=int, default=5000, help="oracle calls of each start")
     parser.add_argument("--delta", default="0.4", help="least Tanimoto similarity to the start")
+    parser.add_argument("--unfinished", action="store_true", help="search no more: results of what the archive holds")
     given = parser.parse_args(arguments)
     deltas = [float(text) for text in given.delta.split(",")]
     if len(deltas) > 1 and given.method == "cma":
@@ -88,26 +90,55 @@ def main(arguments: Sequence[str] | None = None) -> None:
     study = Study(model)
     starts = starts_of(given.task, model, given.corpus, given.starts, given.seed)
     name = f"optimization_{given.task}_{given.method}"
-    results = optimize(
-        model,
-        starts,
-        Objective([given.task]),
-        budget=given.budget,
-        min_similarity=deltas[0],
-        stop_at=QED_GOAL if given.task == "qed" else None,
-        seed=given.seed,
-        archive=SAMPLES / f"{name}_{deltas[0]}_{given.starts}x{given.budget}",
-        resume=True,
-        progress=sys.stderr.isatty(),
-        method=given.method,
-    )
-    if any(result.stopped == "interrupted" for result in results):
-        raise SystemExit("stopped: the same command goes on")
+    archive = SAMPLES / f"{name}_{deltas[0]}_{given.starts}x{given.budget}"
+    if given.unfinished:
+        results = from_archive(archive, starts, QED_GOAL if given.task == "qed" else math.inf)
+    else:
+        results = optimize(
+            model,
+            starts,
+            Objective([given.task]),
+            budget=given.budget,
+            min_similarity=deltas[0],
+            stop_at=QED_GOAL if given.task == "qed" else None,
+            seed=given.seed,
+            archive=archive,
+            resume=True,
+            progress=sys.stderr.isatty(),
+            method=given.method,
+        )
+        if any(result.stopped == "interrupted" for result in results):
+            raise SystemExit("stopped: the same command goes on")
     for delta in deltas:
         entries = [summary(result, delta) for result in results]
         about = {"task": given.task, "method": given.method, "delta": delta, "budget": given.budget}
         study.write(given.out / f"{name}_{delta}.json", {**about, "starts": entries}, "optimization.py")
         report(given.task, entries)
+
+
+def from_archive(folder: Path, starts: Sequence[str], goal: float) -> list[OptimizeResult]:
+    """Results of a run that hasn't ended; how many vectors it decoded isn't in the archive."""
+    rows: dict[str, list[Candidate]] = {start: [] for start in starts}
+    with (folder / ARCHIVE).open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            score, similarity, shortfall = (float(row[key] or "nan") for key in ("score", "similarity", "shortfall"))
+            feasible, call = row["feasible"] == "1", int(row["call"])
+            rows[row["start"]].append(Candidate(row["smiles"], score, similarity, shortfall, feasible, call))
+    results = []
+    for start, candidates in rows.items():
+        reached = any(each.feasible and each.score >= goal for each in candidates)
+        results.append(
+            OptimizeResult(
+                start,
+                Status.ok,
+                start_smiles=start,
+                start_score=candidates[0].score,
+                calls=len(candidates),
+                stopped="stop_at" if reached else "interrupted",
+                archive=candidates,
+            )
+        )
+    return results
 
 
 def report(task: str, entries: Sequence[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -175,11 +175,9 @@ def qed_section(found: dict[str, Results]) -> str:
     calls = [n for n in BUDGETS if n <= budget]
     rows = []
     for method, result in found.items():
-        reached = goal_calls(result)
-        shares = [wilson(int((reached <= n).sum()), len(reached)) for n in calls]
-        rows.append(
-            [METHODS[method], *(f"{100 * p:.0f} ({100 * low:.0f}–{100 * high:.0f})" for p, low, high in shares)]
-        )
+        shares = [succeeded(result, n) for n in calls]
+        cells = [f"{100 * s.share:.0f} ({100 * s.low:.0f}–{100 * s.high:.0f})" if s else "-" for s in shares]
+        rows.append([METHODS[method], *cells])
     starts = next(iter(found.values()))["starts"]
     mean = np.mean([entry["start_score"] for entry in starts])
     return f"""## QED: from at most 0.8 to 0.9 or more, at Tanimoto 0.4 or more
@@ -188,7 +186,7 @@ Share (%) of {len(starts)} starts that succeed within so many oracle calls, with
 
 {table(["search", *(f"{n:,} calls" for n in calls)], rows)}
 
-{paired_qed(found)}
+{unfinished(found)}{paired_qed(found)}
 
 Not comparable with published figures (MolMIM: 94.6 % of 800 seeds): they spend 50,000 calls, from QED 0.7-0.8.
 These starts are any molecules of the validation part with QED up to 0.8, with a mean of {mean:.2f}.{band_text(found)}
@@ -197,8 +195,26 @@ These starts are any molecules of the validation part with QED up to 0.8, with a
 """
 
 
+def unfinished(found: dict[str, Results]) -> str:
+    """A warning, where a run hadn't ended."""
+    parts = []
+    for method, result in found.items():
+        calls = [entry["calls"] for entry in result["starts"] if entry["stopped"] == "interrupted"]
+        if calls:
+            parts.append(f"of {METHODS[method]} {len(calls)} starts at {min(calls):,} to {max(calls):,} calls")
+    if not parts:
+        return ""
+    return (
+        f"The runs were stopped before all starts had spent their {next(iter(found.values()))['budget']:,} calls: "
+        f"{'; '.join(parts)}. Such a start counts as far as it got (Kaplan and Meier); a dash where fewer than half of "
+        "the starts without success got that far.\n\n"
+    )
+
+
 def band_text(found: dict[str, Results]) -> str:
     """Success by the start's own QED."""
+    if unfinished(found):
+        return ""
     parts = []
     for method, result in found.items():
         scores = np.array([entry["start_score"] for entry in result["starts"]])
@@ -209,7 +225,7 @@ def band_text(found: dict[str, Results]) -> str:
 
 
 def paired_qed(found: dict[str, Results]) -> str:
-    if len(found) < 2:
+    if len(found) < 2 or unfinished(found):
         return ""
     a, b = (np.isfinite(goal_calls(found[name])) for name in ("cma", "random"))
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
@@ -295,6 +311,30 @@ def goal_calls(result: Results) -> np.ndarray:
     return np.array([min((c for c, s in e["trace"] if s >= 0.9), default=math.inf) for e in result["starts"]])
 
 
+class Share(NamedTuple):
+    share: float
+    low: float
+    high: float
+
+
+def succeeded(result: Results, calls: int) -> Share | None:
+    """Share of starts that reach QED 0.9 within so many calls, with Wilson's 95 % interval.
+
+    Of a run that was stopped, a start counts as far as it got (Kaplan and Meier 1958). None where more than half of
+    those without success hadn't got that far.
+    """
+    reached, spent = goal_calls(result), np.array([entry["calls"] for entry in result["starts"]])
+    left = 1.0
+    for n in np.unique(reached[reached <= calls]):
+        left *= 1 - (reached == n).sum() / ((reached >= n) & (spent >= n)).sum()
+    without = reached > calls
+    followed = int((without & (spent >= min(calls, result["budget"]))).sum())
+    if 2 * followed < without.sum():
+        return None
+    seen = len(reached) - int(without.sum()) + followed
+    return Share(1 - left, *wilson((1 - left) * seen, seen)[1:])
+
+
 def gains(result: Results, calls: int) -> np.ndarray:
     """Best feasible score within so many calls less the start's own, which is feasible itself."""
     best = [max(s for c, s in e["trace"] if c <= calls) for e in result["starts"]]
@@ -309,7 +349,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()) - half, float(values.mean()) + half
 
 
-def wilson(k: int, n: int, z: float = 1.96) -> tuple[float, float, float]:
+def wilson(k: float, n: int, z: float = 1.96) -> tuple[float, float, float]:
     """A share and its 95 % interval (Wilson 1927)."""
     p, centre = k / n, (k + z * z / 2) / (n + z * z)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
@@ -324,8 +364,9 @@ COLOURS = {"cma": "#1f5fa8", "random": "#b0541c"}
 def optimization_figure(qed: dict[str, Results], plogp: dict[tuple[str, float], Results], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     for method, result in qed.items():
-        reached, calls = goal_calls(result), np.unique(np.geomspace(1, result["budget"], 200).astype(int))
-        shares = np.array([wilson(int((reached <= n).sum()), len(reached)) for n in calls]) * 100
+        calls = np.unique(np.geomspace(1, result["budget"], 200).astype(int))
+        known = [(n, each) for n in calls if (each := succeeded(result, n)) is not None]
+        calls, shares = np.array([n for n, _ in known]), 100 * np.array([each for _, each in known])
         left.plot(calls, shares[:, 0], color=COLOURS[method], label=METHODS[method])
         left.fill_between(calls, shares[:, 1], shares[:, 2], color=COLOURS[method], alpha=0.15, lw=0)
     left.set(xscale="log", xlabel="oracle calls per start", ylabel="starts with QED ≥ 0.9 (%)", ylim=(0, 100))
@@ -388,7 +429,7 @@ def main() -> None:
         "neighbours": lambda: neighbours_section(load("neighbours")),
         "interpolation": lambda: interpolation_section(load("interpolation")),
         "optimization_qed_cma_0.4": lambda: qed_section(qed),
-        "optimization_plogp_cma_0.4": lambda: plogp_section(plogp),
+        "optimization_plogp_random_0.4": lambda: plogp_section(plogp),
         "speed": lambda: speed_section(load("speed")),
         "rescored": lambda: rescored_section(load("rescored")),
     }

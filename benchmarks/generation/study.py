@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -81,7 +83,7 @@ class Study:
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps({"about": about, **results}, indent=1) + "\n", encoding="utf-8")
+        part.write_text(as_json({"about": about, **results}), encoding="utf-8")
         part.replace(path)
         print(f"wrote {path.name} after {about['minutes']} min")
 
@@ -99,6 +101,23 @@ def plain(words: Sequence[str]) -> list[str]:
         else:
             shown.append(word)
     return shown
+
+
+def finite(value: Any) -> Any:
+    """The same with null for NaN, which JSON doesn't know."""
+    if isinstance(value, Mapping):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def as_json(value: Any) -> str:
+    """Indented JSON, but lists of numbers, and of pairs of numbers, on one line."""
+    text = json.dumps(finite(value), indent=1, allow_nan=False)
+    for _ in range(2):
+        text = re.sub(r"\[\s+([^][{}\"]+|(?:\[[^][]*\],?\s*)+)\s*\]", lambda m: f"[{' '.join(m[1].split())}]", text)
+    return text + "\n"
 
 
 def sha256(path: Path) -> str:
