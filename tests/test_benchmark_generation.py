@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "generation"
@@ -77,4 +76,4 @@ def test_results_say_how_they_were_made():
         about = json.loads(path.read_text())["about"]
         assert not about["modified"], path.name
         assert len(about["commit"]) == 40
-        assert not np.isnan(about["minutes"])
+        assert about["cpu_minutes"] >= 0

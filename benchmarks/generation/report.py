@@ -87,7 +87,7 @@ def made(*results: Results) -> str:
         lines.append(
             f"`{about['command']}`, commit {str(about['commit'])[:7]}{state}, {about['dtype']}, {machine['cpu']}, "
             f"{machine['cores']} cores, {about['threads']} in use, torch {machine['torch']}, rdkit {machine['rdkit']}, "
-            f"{about['minutes']:.0f} min"
+            f"{about['cpu_minutes']:.0f} min of CPU{'; stopped ' + about['stopped'] if 'stopped' in about else ''}"
         )
     return "\n".join(f"- {line}" for line in lines)
 
