@@ -3,9 +3,9 @@
     python benchmarks/generation/speed.py --corpus CORPUS
 
 Codes (mu) of held-out molecules, greedy. "cached" and "uncached" decode 256 rows as one batch each, with one thread:
-what the cache is worth. "2 threads, 4096" is what a user gets: 4,096 rows, batches side by side on two cores. Only
-decoding is timed, not parsing ("one batch at a time": as it was before batches ran side by side); a rate of valid molecules counts those that RDKit accepts. Medians over the turns go to
-results/speed.json.
+what the cache is worth. "2 threads, 4096" is what a user gets: 4,096 rows, batches side by side on two cores; "one
+batch at a time" is how it was before, with torch dividing each operation between the threads. Only decoding is timed,
+not parsing. A rate of valid molecules counts those that RDKit accepts. Medians over the turns go to results/speed.json.
 """
 
 from __future__ import annotations
