@@ -17,7 +17,8 @@ from tiny import SMILES, tiny_checkpoint
 from typer.testing import CliRunner, Result
 
 from molcmim import MolCMIM, cli_generate, sampling
-from molcmim.cli import OneLineErrors, embed
+from molcmim.cli import OneLineErrors
+from molcmim.cli_embed import embed
 from molcmim.mixture import Mixture
 from molcmim.pretrained import save_mixture
 
