@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from molcmim.scoring.run import RunSummary
     from molcmim.scoring.source import Source
 
-SUFFIXES = (".parquet", ".npy")
 FAILED = 3  #: exit code: the output is complete, but has more bad rows than --fail-on allows
 INTERRUPTED = 130  #: exit code, as of any program that Ctrl-C ended
 THRESHOLD = re.compile(r"(?P<status>\w+)\s*>\s*(?P<number>\d+\.?\d*|\.\d+)\s*(?P<percent>%?)")

@@ -249,8 +249,9 @@ def decode(
         expected = expected_lengths(z[probe.to(z.device)], lengths, z[rows.to(z.device)])
         rows = rows[expected.argsort(descending=True, stable=True)]  # the long ones first: none is left over at the end
     threads = torch.get_num_threads() if z.device.type == "cpu" else 1
-    share = max(SMALL_BATCH, -(-len(rows) // (BATCHES_PER_THREAD * threads)))
-    batches = [batch for batch in rows.split(min(batch_size, share) if threads > 1 else batch_size) if len(batch)]
+    if threads > 1:
+        batch_size = min(batch_size, max(SMALL_BATCH, -(-len(rows) // (BATCHES_PER_THREAD * threads))))
+    batches = [batch for batch in rows.split(batch_size) if len(batch)]
     in_threads(run, batches, min(threads, len(batches)))
     return Decoded([written[i][0] for i in range(len(z))], [written[i][1] for i in range(len(z))])
 

@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molcmim.chem import Prepared, Status, prepare_many
+from molcmim.scoring.durable import part_path
 
 BoolArray = npt.NDArray[np.bool_]
 NumberArray = npt.NDArray[np.float64]
@@ -153,18 +154,7 @@ class GeneratedTable:
         OSError
             If the directory doesn't exist or can't be written to.
         """
-        target = Path(path)
-        check_suffix(target)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            if target.suffix.lower() == ".parquet":
-                self._write_parquet(part, facts or {})
-            else:
-                self._write_text(part, "," if target.suffix.lower() == ".csv" else "\t")
-            part.replace(target)
-        finally:  # Ctrl-C as well
-            part.unlink(missing_ok=True)
-        return target
+        return write_beside(path, lambda part: self._write_parquet(part, facts or {}), self._write_text)
 
     def _write_text(self, part: Path, delimiter: str) -> None:
         columns = self.columns()
@@ -209,6 +199,37 @@ def check_suffix(path: Path) -> None:
     """ValueError unless a table can be written to a file of this name."""
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"output: expected a file name ending in {', '.join(SUFFIXES)}, got {path.name!r}")
+
+
+def write_beside(
+    path: str | os.PathLike[str], parquet: Callable[[Path], object], text: Callable[[Path, str], object]
+) -> Path:
+    """Write a table beside and rename it; an error or Ctrl-C leaves the file that was there, or none.
+
+    Parameters
+    ----------
+    path
+        ``*.csv``, ``*.tsv`` or ``*.parquet``.
+    parquet, text
+        Write the file at a place: Parquet, or text with a delimiter.
+
+    Raises
+    ------
+    ValueError
+        If the name has another ending.
+    """
+    target = Path(path)
+    check_suffix(target)
+    part = part_path(target)
+    try:
+        if target.suffix.lower() == ".parquet":
+            parquet(part)
+        else:
+            text(part, "," if target.suffix.lower() == ".csv" else "\t")
+        part.replace(target)
+    finally:  # Ctrl-C as well
+        part.unlink(missing_ok=True)
+    return target
 
 
 # ---------------------------------------------------------------------------------------------- chemistry

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from molcmim.chem import Prepared, PreparedBlock
+from molcmim.chem import MolBlock, Prepared, PreparedBlock
 from molcmim.readers_columns import (
     HEADERS,
     LOOK_AHEAD,
@@ -226,8 +226,6 @@ def with_smiles(chunk: Chunk, prepared: Sequence[Prepared]) -> Chunk:
 
     Chunks that hold SMILES are given back as they are.
     """
-    from molcmim.chem import MolBlock
-
     if not any(isinstance(text, MolBlock) for text in chunk.smiles):
         return chunk
     written = [row.smiles if isinstance(row, PreparedBlock) else "" for row in prepared]

@@ -11,13 +11,11 @@ Needs torch, numpy, safetensors, pyyaml and tqdm only: a machine without rdkit c
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import logging
 import math
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -33,6 +31,7 @@ from molcmim import objective
 from molcmim.corpus import BucketSampler, CorpusInfo, TokenStore
 from molcmim.model import CMIM, count_flops
 from molcmim.objective import Batch, ObjectiveConfig
+from molcmim.stop_request import StopRequest
 from molcmim.tokenizer import Tokenizer, load_tokenizer
 from molcmim.train_config import TrainConfig
 from molcmim.train_report import Reporter, StepResult
@@ -282,29 +281,6 @@ def pick_device(name: str | None) -> torch.device:
     return torch.device(name)
 
 
-class StopRequest:
-    """Ctrl-C or SIGTERM asks for a checkpoint and a clean end; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> StopRequest:
-        self.before: dict[int, Any] = {}
-        with contextlib.suppress(ValueError):  # not in the main thread: no handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, self._handle)
-        return self
-
-    def _handle(self, number: int, frame: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-
 def train(
     config: TrainConfig, resume: bool = False, on_step: Callable[[int, float], None] | None = None
 ) -> dict[str, Any]:
@@ -365,7 +341,7 @@ def _loop(run: Run, stop: StopRequest, on_step: Callable[[int, float], None] | N
     for batch in run.batches():
         now = time.monotonic()
         over = config.wall_minutes is not None and now - started > 60 * config.wall_minutes
-        ending = stop.asked or over
+        ending = stop.requested or over
         done = config.schedule.progress(counters.step, counters.seconds) >= 1
         ending, done = agree(ending, done, run)
         if ending or done:

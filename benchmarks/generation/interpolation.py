@@ -24,12 +24,10 @@ import numpy as np
 from rdkit import Chem, DataStructs, rdBase
 from rdkit.Chem import Crippen, Descriptors, rdFingerprintGenerator
 from scipy.stats import spearmanr
-from study import SAMPLES, Study, held_out, options, sha256
+from study import SAMPLES, Study, embeddable, held_out, options, sha256
 
 from molcmim import MolCMIM
-from molcmim.chem import Status
 from molcmim.generated import GeneratedTable
-from molcmim.rows import tokenize_rows
 
 STEPS = 11
 
@@ -71,8 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = MolCMIM.from_pretrained(given.model, dtype=given.dtype)
     study = Study(model)
     candidates = held_out(given.corpus, given.seed)[: 3 * given.pairs]
-    status = tokenize_rows(candidates, model.tokenizer, model.network.config.max_tokens).status
-    usable = [smiles for smiles, each in zip(candidates, status, strict=True) if each is Status.ok]
+    usable = embeddable(model, candidates)
     pairs = [(usable[2 * i], usable[2 * i + 1]) for i in range(given.pairs)]
     tables = [model.interpolate(a, b, steps=STEPS, seed=given.seed, workers=0) for a, b in pairs]
     whole = GeneratedTable.concatenated(tables)

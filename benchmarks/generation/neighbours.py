@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from study import SAMPLES, Study, held_out, options, sha256
+from study import SAMPLES, Study, embeddable, held_out, options, sha256
 
 from molcmim import MolCMIM
-from molcmim.chem import Status
 from molcmim.metrics.known import KnownSet
 from molcmim.metrics.molmim import molmim_metrics, reconstruction_metrics
-from molcmim.rows import tokenize_rows
 from molcmim.sampling import radius_in
 
 RADII = {"spread": (0.1, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0), "absolute": (0.1, 0.3, 1.0, 2.0)}
@@ -36,8 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = MolCMIM.from_pretrained(given.model, dtype=given.dtype)
     study, known = Study(model), KnownSet.open(given.known)
     candidates = held_out(given.corpus, given.seed)
-    status = tokenize_rows(candidates, model.tokenizer, model.network.config.max_tokens).status
-    usable = [smiles for smiles, each in zip(candidates, status, strict=True) if each is Status.ok]
+    usable = embeddable(model, candidates)
     seeds = usable[: given.seeds]
     SAMPLES.mkdir(exist_ok=True)
     itself = model.neighbours(seeds, radius=0.0, n=1, workers=given.workers)

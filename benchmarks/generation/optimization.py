@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from study import SAMPLES, Study, held_out, options
+from study import SAMPLES, Study, embeddable, held_out, options
 
 from molcmim import MolCMIM
 from molcmim.chem import Status
 from molcmim.objectives import PROPERTIES, Objective
 from molcmim.optimize import optimize
 from molcmim.optimize.archive import ARCHIVE, Candidate, OptimizeResult
-from molcmim.rows import tokenize_rows
 
 QED_START, QED_GOAL = 0.8, 0.9
 
@@ -42,7 +41,7 @@ def starts_of(task: str, model: MolCMIM, corpus: Path, n: int, seed: int) -> lis
         values = PROPERTIES["plogp"](candidates)
         candidates = [candidates[i] for i in np.argsort(values, kind="stable")]  # NaN last
     for smiles in candidates:
-        if tokenize_rows([smiles], model.tokenizer, model.network.config.max_tokens).status[0] is not Status.ok:
+        if not embeddable(model, [smiles]):
             continue
         if task == "qed" and not float(PROPERTIES["qed"]([smiles])[0]) <= QED_START:
             continue

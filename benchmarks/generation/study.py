@@ -18,8 +18,10 @@ import numpy as np
 import torch
 
 from molcmim import MolCMIM
+from molcmim.chem import Status
 from molcmim.corpus import TokenStore
 from molcmim.provenance import PACKAGES, command_line, git_state, machine, now
+from molcmim.rows import tokenize_rows
 from molcmim.tokenizer import load_tokenizer
 
 HERE = Path(__file__).parent
@@ -57,6 +59,12 @@ def held_out(corpus: Path, seed: int = 0, source: str | None = None) -> list[str
         names = [info.name for info in store.info.sources]
         rows = rows[store.source[rows] == names.index(source)]
     return [tokenizer.decode(row.tolist()) for row in store.rows(rows)]
+
+
+def embeddable(model: MolCMIM, smiles: Sequence[str]) -> list[str]:
+    """Those that the model can embed, in order."""
+    status = tokenize_rows(smiles, model.tokenizer, model.network.config.max_tokens).status
+    return [text for text, each in zip(smiles, status, strict=True) if each is Status.ok]
 
 
 class Study:

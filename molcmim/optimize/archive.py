@@ -234,26 +234,21 @@ def write_results(
     OSError
         If the directory doesn't exist or can't be written to.
     """
-    from molcmim.generated import check_suffix
+    from molcmim.generated import write_beside
 
-    target = Path(path)
-    check_suffix(target)
     table = results_table(results, ids)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        if target.suffix.lower() == ".parquet":
-            _write_parquet(table, part, facts or {})
-        else:
-            with part.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(
-                    file, delimiter="\t" if target.suffix.lower() == ".tsv" else ",", lineterminator="\n"
-                )
-                writer.writerow(table)
-                writer.writerows(zip(*([_cell(value) for value in column] for column in table.values()), strict=True))
-        part.replace(target)
-    finally:  # Ctrl-C as well
-        part.unlink(missing_ok=True)
-    return target
+    return write_beside(
+        path,
+        lambda part: _write_parquet(table, part, facts or {}),
+        lambda part, delimiter: _write_text(table, part, delimiter),
+    )
+
+
+def _write_text(table: Mapping[str, list[Any]], part: Path, delimiter: str) -> None:
+    with part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+        writer.writerow(table)
+        writer.writerows(zip(*([_cell(value) for value in column] for column in table.values()), strict=True))
 
 
 def _cell(value: Any) -> str:

@@ -6,16 +6,13 @@ process, the writer in a thread; between them are short queues, so memory doesn'
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
@@ -26,10 +23,14 @@ from molcmim.scoring.manifest import MANIFEST, Manifest
 from molcmim.scoring.part import part_of
 from molcmim.scoring.shard import ShardSummary, Times, embed_shard, finished
 from molcmim.scoring.source import Source
+from molcmim.stop_request import StopRequest
 from molcmim.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from molcmim.api import MolCMIM
+
+
+STOPPING = "\nstopping when the shard in hand is finished; once more to stop at once\n"
 
 
 class RunSummary(NamedTuple):
@@ -102,7 +103,7 @@ def run_shards(
         say(f"{len(done):,} of {len(numbers):,} shards are finished already")
     start, cpu = time.perf_counter(), _children_seconds()
     new: list[ShardSummary] = []
-    with StopRequest() as stop, ProgressBar(manifest, numbers, done, show_progress) as bar:
+    with StopRequest(STOPPING) as stop, ProgressBar(manifest, numbers, done, show_progress) as bar:
         with _stream(source, manifest, todo, workers) as stream:
             for number in todo:
                 if stop.requested:
@@ -145,38 +146,6 @@ def _children_seconds() -> float:
         return 0.0
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-class StopRequest:
-    """While in the block, the first Ctrl-C or SIGTERM only sets `requested`; a second one interrupts.
-
-    In any thread but the main one signals are left alone.
-    """
-
-    NOTE = b"\nstopping when the shard in hand is finished; once more to stop at once\n"
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._take)
-        return self
-
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        # not print: the signal may have come in the middle of another write to the same stream
-        os.write(2, self.NOTE)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 class ProgressBar:

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from molcmim.generated import as_texts, check_suffix
+from molcmim.generated import as_texts, write_beside
 
 VALUE_NAMES = {"cosine": "similarity", "euclidean": "distance"}
 
@@ -128,18 +128,7 @@ class SearchResult:
         OSError
             If the directory doesn't exist or can't be written to.
         """
-        target = Path(path)
-        check_suffix(target)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            if target.suffix.lower() == ".parquet":
-                self._write_parquet(part, facts or {})
-            else:
-                self._write_text(part, "," if target.suffix.lower() == ".csv" else "\t")
-            part.replace(target)
-        finally:  # Ctrl-C as well
-            part.unlink(missing_ok=True)
-        return target
+        return write_beside(path, lambda part: self._write_parquet(part, facts or {}), self._write_text)
 
     def _write_text(self, part: Path, delimiter: str) -> None:
         columns = self.columns()
