@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "generation"
+MODULES = [path.stem for path in FOLDER.glob("*.py")]
 
 
 @pytest.fixture
@@ -20,12 +21,12 @@ def scripts(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(FOLDER)
 
     def load(name: str) -> ModuleType:
-        for other in ("study", name):
+        for other in MODULES:
             sys.modules.pop(other, None)
         return importlib.import_module(name)
 
     yield load
-    for name in ("study", "report", "interpolation"):
+    for name in MODULES:
         sys.modules.pop(name, None)
 
 
@@ -36,20 +37,20 @@ def test_commands_are_shown_without_places(scripts):
 
 def test_wilson_interval(scripts):
     pytest.importorskip("matplotlib")
-    p, low, high = scripts("report").wilson(8, 10)  # the worked example of Agresti and Coull (1998): 0.49 to 0.94
+    p, low, high = scripts("shares").wilson(8, 10)  # the worked example of Agresti and Coull (1998): 0.49 to 0.94
     assert (p, round(low, 3), round(high, 3)) == (0.8, 0.49, 0.943)
 
 
 def test_gains_and_calls_are_read_from_traces(scripts):
     pytest.importorskip("matplotlib")
-    report = scripts("report")
+    shares = scripts("shares")
     starts = [
         {"start_score": 0.5, "trace": [[1, 0.5], [4, 0.7], [9, 0.95]]},
         {"start_score": 0.2, "trace": [[1, 0.2]]},
     ]
-    assert report.gains({"starts": starts}, 5) == pytest.approx([0.2, 0.0])
-    assert report.gains({"starts": starts}, 9) == pytest.approx([0.45, 0.0])
-    assert report.goal_calls({"starts": starts}).tolist() == [9, math.inf]
+    assert shares.gains({"starts": starts}, 5) == pytest.approx([0.2, 0.0])
+    assert shares.gains({"starts": starts}, 9) == pytest.approx([0.45, 0.0])
+    assert shares.goal_calls({"starts": starts}).tolist() == [9, math.inf]
 
 
 def test_measures_of_a_path(scripts):

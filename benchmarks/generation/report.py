@@ -10,15 +10,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
+from figures import METHODS, neighbours_figure, optimization_figure
+from shares import Results, gains, goal_calls, interval, succeeded
 from study import HERE, RESULTS
-
-mpl.use("agg")
-import matplotlib.pyplot as plt
 
 #: Published: MOSES' table (Polykovskiy et al. 2020) for its own models, trained on MOSES, 30,000 samples.
 MOSES_PUBLISHED = {
@@ -58,9 +54,7 @@ SOURCES = {
     "mixture-moses": "mixture of MOSES' training part",
     "mixture-moses-repair": "the same, repaired",
 }
-METHODS = {"cma": "CMA-ES", "random": "random search"}
 BUDGETS = (100, 300, 1000, 2000, 5000)
-Results = dict[str, Any]
 
 
 def load(name: str) -> Results:
@@ -96,11 +90,12 @@ def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
+def rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
 def percent(value: float) -> str:
     return f"{100 * value:.1f}"
-
-
-# ------------------------------------------------------------------------------------------------ sections
 
 
 def sampling_section() -> str:
@@ -272,14 +267,14 @@ gradient: for orientation only.
 
 def speed_section(found: Results) -> str:
     rows = [
-        [name, f"{v['molecules_per_s']:.0f}", percent(v["valid"]), f"{v['valid_per_s']:.0f}"]
+        [name, rate(v["molecules_per_s"]), percent(v["valid"]), rate(v["valid_per_s"])]
         for name, v in found["variants"].items()
     ]
     return f"""## Decoding speed
 
 {table(["variant", "molecules/s", "valid %", "valid molecules/s"], rows)}
 
-The cache makes a batch of 256 {found["cache_ratio"]:.1f} times as fast. Medians of {found["turns"]} rounds, in each of
+The cache makes a batch of 256 {found["cache_ratio"]:.0f} times as fast. Medians of {found["turns"]} rounds, in each of
 which every variant has its turn.
 
 {made(found)}
@@ -301,117 +296,6 @@ numbers; {far} differ by more than 0.0005. The largest differences:
 
 {made(found)}
 """
-
-
-# ------------------------------------------------------------------------------------------------ numbers
-
-
-def goal_calls(result: Results) -> np.ndarray:
-    """The call at which each start reached QED 0.9; infinity where it didn't."""
-    return np.array([min((c for c, s in e["trace"] if s >= 0.9), default=math.inf) for e in result["starts"]])
-
-
-class Share(NamedTuple):
-    share: float
-    low: float
-    high: float
-
-
-def succeeded(result: Results, calls: int) -> Share | None:
-    """Share of starts that reach QED 0.9 within so many calls, with Wilson's 95 % interval.
-
-    Of a run that was stopped, a start counts as far as it got (Kaplan and Meier 1958). None where more than half of
-    those without success hadn't got that far.
-    """
-    reached, spent = goal_calls(result), np.array([entry["calls"] for entry in result["starts"]])
-    left = 1.0
-    for n in np.unique(reached[reached <= calls]):
-        left *= 1 - (reached == n).sum() / ((reached >= n) & (spent >= n)).sum()
-    without = reached > calls
-    followed = int((without & (spent >= min(calls, result["budget"]))).sum())
-    if 2 * followed < without.sum():
-        return None
-    seen = len(reached) - int(without.sum()) + followed
-    return Share(1 - left, *wilson((1 - left) * seen, seen)[1:])
-
-
-def gains(result: Results, calls: int) -> np.ndarray:
-    """Best feasible score within so many calls less the start's own, which is feasible itself."""
-    best = [max(s for c, s in e["trace"] if c <= calls) for e in result["starts"]]
-    return np.array(best) - np.array([e["start_score"] for e in result["starts"]])
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % interval of a mean over independent starts, Student's t."""
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
-    return float(values.mean()) - half, float(values.mean()) + half
-
-
-def wilson(k: float, n: int, z: float = 1.96) -> tuple[float, float, float]:
-    """A share and its 95 % interval (Wilson 1927)."""
-    p, centre = k / n, (k + z * z / 2) / (n + z * z)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return p, centre - half, centre + half
-
-
-# ------------------------------------------------------------------------------------------------ figures
-
-COLOURS = {"cma": "#1f5fa8", "random": "#b0541c"}
-
-
-def optimization_figure(qed: dict[str, Results], plogp: dict[tuple[str, float], Results], path: Path) -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    for method, result in qed.items():
-        calls = np.unique(np.geomspace(1, result["budget"], 200).astype(int))
-        known = [(n, each) for n in calls if (each := succeeded(result, n)) is not None]
-        calls, shares = np.array([n for n, _ in known]), 100 * np.array([each for _, each in known])
-        left.plot(calls, shares[:, 0], color=COLOURS[method], label=METHODS[method])
-        left.fill_between(calls, shares[:, 1], shares[:, 2], color=COLOURS[method], alpha=0.15, lw=0)
-    left.set(xscale="log", xlabel="oracle calls per start", ylabel="starts with QED ≥ 0.9 (%)", ylim=(0, 100))
-    left.set_title("QED ≤ 0.8 → ≥ 0.9 at Tanimoto ≥ 0.4", fontsize=10)
-    left.legend(frameon=False, loc="upper left")
-    for (method, delta), result in plogp.items():
-        calls = np.unique(np.geomspace(1, result["budget"], 60).astype(int))
-        each = [gains(result, n) for n in calls]
-        low, high = np.array([interval(x) if x.std() > 0 else (0.0, 0.0) for x in each]).T
-        style = "-" if delta == 0.4 else "--"
-        label = f"{METHODS[method]}, δ = {delta:g}"
-        right.plot(calls, [x.mean() for x in each], style, color=COLOURS[method], label=label)
-        right.fill_between(calls, low, high, color=COLOURS[method], alpha=0.12, lw=0)
-    right.set(xscale="log", xlabel="oracle calls per start", ylabel="mean gain", ylim=(0, None))
-    right.set_title("penalised log P, lowest starts", fontsize=10)
-    right.legend(frameon=False, loc="upper left", fontsize=8)
-    finish(figure, (left, right), path)
-
-
-def neighbours_figure(found: Results, path: Path) -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    rows = sorted((row for row in found["radii"]), key=lambda row: row["absolute"])
-    rows = [row for row in rows if row["unit"] == "spread"]
-    radius = [row["radius"] for row in rows]
-    lines = {
-        "validity": ("valid", "#1f5fa8"),
-        "non_identicality": ("not the seed", "#2b7a4b"),
-        "novelty": ("novel", "#7d4aa0"),
-        "effective_novelty": ("effective novelty", "#b0541c"),
-    }
-    for name, (label, colour) in lines.items():
-        left.plot(radius, [100 * row[name] for row in rows], "o-", ms=4, color=colour, label=label)
-    left.set(xlabel="radius (spreads of the codes)", ylabel="%", ylim=(0, 102))
-    left.legend(frameon=False, fontsize=8)
-    right.plot(radius, [row["tanimoto"] for row in rows], "o-", ms=4, color="#1f5fa8")
-    right.set(xlabel="radius (spreads of the codes)", ylabel="mean Tanimoto similarity to the seed", ylim=(0, 1))
-    finish(figure, (left, right), path)
-
-
-def finish(figure: Any, axes: Sequence[Any], path: Path) -> None:
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(alpha=0.25)
-    figure.savefig(path, dpi=130, metadata={"Software": None})
-    plt.close(figure)
 
 
 def main() -> None:
