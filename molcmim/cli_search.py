@@ -165,9 +165,15 @@ def summary(result: SearchResult, files: EmbeddingFiles, output: Path | None) ->
     bad = sum(status != "ok" for status in result.status)
     n_queries = len(set(result.query_row.tolist()))
     found = int((result.rank > 0).sum())
-    text = f"{n_queries:,} queries, {found:,} neighbours among {files.n_rows:,} rows"
-    text += f"; {bad:,} queries can't be embedded" if bad else ""
+    text = f"{counted(n_queries, 'query', 'queries')}, {counted(found, 'neighbour', 'neighbours')}"
+    text += f" among {counted(files.n_rows, 'row', 'rows')}"
+    text += f"; {counted(bad, 'query', 'queries')} can't be embedded" if bad else ""
     return text + ("" if output is None else f" -> {output}")
+
+
+def counted(n: int, one: str, many: str) -> str:
+    """A number with its noun."""
+    return f"{n:,} {one if n == 1 else many}"
 
 
 def print_result(result: SearchResult) -> None:

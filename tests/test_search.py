@@ -554,7 +554,7 @@ def test_command_prints_a_table(tmp_path: Path, model: MolCMIM, checkpoint: Path
     assert lines[3:5] == [["near", "C1CC:", "parse_error"], ["similarity", "row", "near", "C"]]
     assert lines[5] == ["1.000000", "1", "C", "m1"]
     assert len(lines) == 7
-    assert result.stderr == "3 queries, 4 neighbours among 13 rows; 1 queries can't be embedded\n"
+    assert result.stderr == "3 queries, 4 neighbours among 13 rows; 1 query can't be embedded\n"
     excluded = run(path, "OCC", "-k", 1, "-m", checkpoint, "--exclude-self", "--metric", "euclidean")
     assert excluded.stdout.splitlines()[0].split() == ["distance", "row", "near", "OCC"]
     assert excluded.stdout.splitlines()[1].split()[2] != "CCO"
@@ -566,7 +566,7 @@ def test_command_reads_queries_and_writes_a_file(tmp_path: Path, model: MolCMIM,
     options = ("--queries", tmp_path / "q.csv", "--smiles-column", "drug", "--id-column", "name", "-m", checkpoint)
     output = tmp_path / "out.parquet"
     result = run(path, "c1ccccc1", *options, "-k", 2, "-o", output)
-    assert result.stdout == (f"4 queries, 6 neighbours among 12 rows; 1 queries can't be embedded -> {output}\n")
+    assert result.stdout == (f"4 queries, 6 neighbours among 12 rows; 1 query can't be embedded -> {output}\n")
     table = pq.read_table(output)
     assert table["query"].to_pylist() == ["c1ccccc1"] * 2 + ["CCO"] * 2 + ["", "C", "C"]
     assert table["query_id"].to_pylist() == [None, None, "q1", "q1", "q2", "q3", "q3"]
@@ -574,6 +574,17 @@ def test_command_reads_queries_and_writes_a_file(tmp_path: Path, model: MolCMIM,
     assert [table["row"].to_pylist()[i] for i in (0, 2, 4, 5)] == [2, 0, None, 1]
     facts = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
     assert (facts["molcmim.model_id"], facts["molcmim.engine"], facts["molcmim.k"]) == (model.model_id, "exact", "2")
+
+
+def test_queries_of_sdf_are_shown_as_smiles(tmp_path: Path, model: MolCMIM, checkpoint: Path) -> None:
+    path = embedded(tmp_path / "x.parquet", model, MOLECULES)
+    block = Chem.MolToMolBlock(Chem.MolFromSmiles("OCC"))
+    (tmp_path / "q.sdf").write_text(f"ethanol\n{block.split(chr(10), 1)[1]}$$$$\nbad\n\n\nnonsense\nM  END\n$$$$\n")
+    output = tmp_path / "out.csv"
+    result = run(path, "--queries", tmp_path / "q.sdf", "-k", 1, "-m", checkpoint, "-o", output)
+    assert result.stdout == f"2 queries, 1 neighbour among 12 rows; 1 query can't be embedded -> {output}\n"
+    rows = [line.split(",")[:4] for line in output.read_text().splitlines()]
+    assert rows[1:] == [["CCO", "ethanol", "ok", "1"], ["", "bad", "parse_error", ""]]
 
 
 def test_command_errors(tmp_path: Path, model: MolCMIM, checkpoint: Path) -> None:

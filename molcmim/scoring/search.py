@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from molcmim.chem import Status, to_text_list
+from molcmim.chem import MolBlock, Status, to_text_list
 from molcmim.scoring.search_exact import Nearest, check_search, nearest
 from molcmim.scoring.search_files import EmbeddingFiles
 from molcmim.scoring.search_index import approximate, usearch
@@ -198,8 +198,8 @@ def tabulate(
 
 
 def query_text(given: object, canonical_smiles: str | None) -> str:
-    """A query as given; of an RDKit molecule its SMILES."""
-    if isinstance(given, str):
+    """A query as given; of a mol block or an RDKit molecule its SMILES."""
+    if isinstance(given, str) and not isinstance(given, MolBlock):
         return given
     if isinstance(given, bytes):
         return given.decode(errors="replace")
