@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from molcmim.beside import written_beside
 from molcmim.chem import Prepared, Status, prepare_many
-from molcmim.scoring.durable import part_path
 
 BoolArray = npt.NDArray[np.bool_]
 NumberArray = npt.NDArray[np.float64]
@@ -220,15 +220,11 @@ def write_beside(
     """
     target = Path(path)
     check_suffix(target)
-    part = part_path(target)
-    try:
+    with written_beside(target) as part:
         if target.suffix.lower() == ".parquet":
             parquet(part)
         else:
             text(part, "," if target.suffix.lower() == ".csv" else "\t")
-        part.replace(target)
-    finally:  # Ctrl-C as well
-        part.unlink(missing_ok=True)
     return target
 
 

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from molcmim.beside import written_beside
+
 FloatArray = npt.NDArray[np.float32]
 
 TENSORS = ("weights", "means", "stds")
@@ -205,12 +207,8 @@ class Mixture:
         target = Path(path)
         if target.suffix != ".safetensors":
             raise ValueError(f"mixture: expected a file name ending in .safetensors, got {target.name!r}")
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
+        with written_beside(target) as part:
             part.write_bytes(self.to_bytes())
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
         return target
 
     @classmethod

@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from molcmim.beside import written_beside
+
 FORMAT_VERSION = 1
 PAD, BOS, EOS, MASK = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<mask>")
@@ -114,9 +116,8 @@ class Tokenizer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the vocabulary as JSON, beside `path` first and then renamed."""
         path = Path(path)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="ascii")
-        part.replace(path)
+        with written_beside(path) as part:
+            part.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="ascii")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tokenizer):

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from molcmim.beside import part_path
 from molcmim.readers import Chunk
 from molcmim.rows import TokenRows
-from molcmim.scoring.durable import part_path, publish
+from molcmim.scoring.durable import publish
 from molcmim.scoring.int8 import quantise
 
 if TYPE_CHECKING:

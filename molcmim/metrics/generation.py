@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from molcmim.beside import written_beside
 
 #: What is shown of a measure: heading, and which way is better. In the order of the tables.
 MEASURES: Mapping[str, tuple[str, str]] = {
@@ -152,9 +153,8 @@ def write_results(
         place / "generation.md": f"# Generated molecules, measured\n\n{facts}\n\n{table_text(tables, markdown=True)}",
     }
     for path, text in texts.items():
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        with written_beside(path) as part:
+            part.write_text(text, encoding="utf-8")
     return list(texts)
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from molcmim.beside import written_beside
 from molcmim.chem import WorkerPool, cpu_count
 
 FORMAT_VERSION = 1
@@ -194,17 +194,11 @@ class KnownSet:
         """
         target = _checked_name(path)
         header = {"format_version": FORMAT_VERSION, "hash": HASH, "count": len(self), **self.about}
-        parts = [target.with_name(f".{name}.{os.getpid()}.part") for name in (target.name, f"{target.stem}.json")]
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with parts[0].open("wb") as file:
+        with written_beside(target.with_suffix(".json")) as facts, written_beside(target) as numbers:
+            with numbers.open("wb") as file:
                 np.save(file, self.hashes.astype("<u8"), allow_pickle=False)
-            parts[1].write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
-            parts[0].replace(target)
-            parts[1].replace(target.with_suffix(".json"))
-        finally:
-            for part in parts:
-                part.unlink(missing_ok=True)
+            facts.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def open(cls, path: str | Path) -> KnownSet:

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from molcmim.beside import written_beside
 from molcmim.checkpoint_files import CONFIG, VOCAB, WEIGHTS, CheckpointError, find_checkpoint, model_id, read_config
 from molcmim.checkpoint_files import available as shipped_models
 from molcmim.moleculenet.features_classical import CLASSICAL, classical, classical_identity
@@ -308,12 +309,7 @@ def _read_cache(path: Path, n: int) -> npt.NDArray[Any] | None:
 
 
 def _write_cache(path: Path, x: npt.NDArray[Any]) -> None:
-    """Complete under a temporary name beside, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            np.save(file, x, allow_pickle=False)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    token = secrets.token_hex(4)  # threads of one process may write the same file
+    with written_beside(path, f".{token}") as part, part.open("xb") as file:
+        np.save(file, x, allow_pickle=False)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from molcmim.beside import written_beside
 from molcmim.moleculenet.types import REGRESSION, Array, Dataset, Rows
 
 WIDTH, HEIGHT = 320, 240  #: of a drawing; whole numbers are exact enough at half that size on the screen
@@ -103,9 +104,8 @@ def make_map(
     }
     path = out / "maps" / f"{dataset.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
-    part.replace(path)
+    with written_beside(path) as part:
+        part.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
     return path
 
 

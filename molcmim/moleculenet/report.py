@@ -7,11 +7,11 @@ Everything in it comes from the folder's files: results.csv, run.json, predictio
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from molcmim.beside import written_beside
 from molcmim.moleculenet.report_data import Column, Report, View
 from molcmim.moleculenet.report_text import (
     DATASET_HEADER,
@@ -51,9 +51,8 @@ def write_report(out: Path, reference: str | None = None) -> None:
 
     report = load_report(Path(out), reference)
     for name, text in (("report.md", markdown(report)), ("report.html", page(report))):
-        part = report.out / f".{name}.part"
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, report.out / name)
+        with written_beside(report.out / name) as part:
+            part.write_text(text, encoding="utf-8")
 
 
 def markdown(report: Report) -> str:

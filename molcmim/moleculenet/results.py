@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from molcmim.beside import written_beside
+
 COLUMNS = (
     "dataset",
     "protocol",
@@ -82,15 +84,13 @@ class ResultsTable:
 
     def save(self) -> None:
         """Write the file beside itself and rename it."""
-        part = self.path.with_name(f".{self.path.name}.part")
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with written_beside(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             for cell in sorted(self._cells):
                 writer.writerows(self._cells[cell])
             file.flush()
             os.fsync(file.fileno())
-        part.replace(self.path)
 
 
 def _text(value: Any) -> str:

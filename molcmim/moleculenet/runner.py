@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molcmim import provenance
+from molcmim.beside import written_beside
 from molcmim.moleculenet import splits as splitting
 from molcmim.moleculenet.datasets import load_dataset
 from molcmim.moleculenet.evaluate import Evaluation, evaluate
@@ -327,18 +328,16 @@ class RunRecord:
         """Write the file; a run that computed nothing is not added to the list."""
         if computed:
             self.content["runs"].append({**self.run, "seconds": round(seconds, 1), "cells": computed})
-        part = self.path.with_name(f".{self.path.name}.part")
-        part.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
-        part.replace(self.path)
+        with written_beside(self.path) as part:
+            part.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
 
 
 def _keep(out: Path, table: ResultsTable, cell: Cell, found: Evaluation, seconds: float, jobs: _Jobs) -> None:
     """Predictions first, then the table: a cell that is in the table is complete."""
     path = predictions_path(out, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part.npz")
-    np.savez_compressed(part, **cast(dict[str, Any], found.predictions))
-    part.replace(path)
+    with written_beside(path, ".npz") as part:
+        np.savez_compressed(part, **cast(dict[str, Any], found.predictions))
     shared = {
         "n_failed": jobs.features[cell.features].n_failed,
         "seconds": round(seconds, 2),

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from molcmim.beside import written_beside
 from molcmim.moleculenet.types import Dataset, Rows, Split
 
 FORMAT_VERSION = 1
@@ -262,12 +263,8 @@ def save_splits(path: str | os.PathLike[str], splits: Sequence[Split], dataset: 
     record["splits"] = [{name: np.asarray(getattr(split, name)).tolist() for name in PARTS} for split in splits]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with written_beside(path) as part:
         part.write_text(json.dumps(record) + "\n", encoding="ascii")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_splits(path: str | os.PathLike[str], dataset: Dataset, protocol_name: str) -> list[Split]:

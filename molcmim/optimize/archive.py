@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from molcmim.beside import written_beside
 from molcmim.chem import Status
 
 ARCHIVE, STATE = "archive.csv", "state.json"
@@ -150,9 +151,8 @@ class Archive:
             self._read(path)
         else:
             path.write_text(",".join(COLUMNS) + "\n")
-        part = self.directory / f".{STATE}.{os.getpid()}.part"
-        part.write_text(json.dumps({"format": FORMAT, "settings": dict(settings)}, indent=1) + "\n")
-        os.replace(part, self.directory / STATE)
+        with written_beside(self.directory / STATE) as part:
+            part.write_text(json.dumps({"format": FORMAT, "settings": dict(settings)}, indent=1) + "\n")
 
     def _check_objective(self, expected: object) -> None:
         try:

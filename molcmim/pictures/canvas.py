@@ -10,10 +10,10 @@ import io
 import math
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from molcmim.beside import written_beside
 from molcmim.moleculenet.plots import escape
 from molcmim.pictures.molecules import INK, draw_pixels, draw_svg
 
@@ -72,14 +72,8 @@ def check_path(path: str | os.PathLike[str]) -> Path:
 
 def write(path: Path, content: bytes) -> None:
     """Write beside and rename, so that no half picture is ever seen."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with written_beside(path) as part:
         part.write_bytes(content)
-        part.replace(path)
-    except BaseException:  # Ctrl-C as well
-        with suppress(OSError):
-            part.unlink()
-        raise
 
 
 def clean(text: object) -> str:

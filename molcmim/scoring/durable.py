@@ -12,12 +12,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from molcmim.beside import part_path
+
 PART = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.part")
-
-
-def part_path(target: Path) -> Path:
-    """Name under which this process writes what becomes `target`."""
-    return target.with_name(f".{target.name}.{os.getpid()}.part")
 
 
 def sync_file(path: Path) -> None:

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from molcmim.scoring.durable import part_path, write_durably
+from molcmim.beside import part_path
+from molcmim.scoring.durable import write_durably
 from molcmim.scoring.source import FileFacts, Progress, RowRange, Source
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from molcmim.scoring.durable import part_path, publish, write_durably
+from molcmim.beside import part_path
+from molcmim.scoring.durable import publish, write_durably
 from molcmim.scoring.search_exact import Best, Nearest, check_search, check_vectors, score_pairs, unit_rows
 from molcmim.scoring.search_files import EmbeddingFiles, FloatArray
 
