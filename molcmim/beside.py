@@ -32,9 +32,13 @@ def written_beside(target: Path, ending: str = "") -> Iterator[Path]:
 
     Raises
     ------
+    FileNotFoundError
+        If the folder doesn't exist; the message doesn't name the temporary file.
     OSError
-        If the folder can't be written to.
+        If it can't be written to.
     """
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"no such directory: {target.parent}")
     part = part_path(target, ending)
     try:
         yield part

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class OneLineErrors(TyperGroup):
-    """Turns expected exceptions into one line and exit code 1."""
+    """Turns expected exceptions into one line and exit code 1, Ctrl-C into one and exit code 130."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -53,6 +53,9 @@ class OneLineErrors(TyperGroup):
             text = " ".join(str(error).split()) or type(error).__name__
             typer.echo(f"error: {text}", err=True)
             raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(130) from None
 
 
 app = typer.Typer(

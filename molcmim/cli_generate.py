@@ -5,16 +5,17 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from molcmim.cli_options import FormatOption, ModelOption, Policy, PolicyOption, SmilesColumn, Workers
-from molcmim.cli_tables import check_outputs, finish, warnings_on_stderr
+from molcmim.cli_options import FormatOption, IdColumn, ModelOption, Policy, PolicyOption, SmilesColumn, Workers
+from molcmim.cli_tables import check_outputs, finish, read_molecules, warnings_on_stderr
 
 if TYPE_CHECKING:
     from molcmim.api import MolCMIM
     from molcmim.decoding import DecodingArguments
+    from molcmim.generated import GeneratedTable
     from molcmim.mixture import Mixture
 
 BAR_ROWS = 300  #: rows from which on a progress bar is worth showing
@@ -96,18 +97,17 @@ def decode(
     progress: Progress = None,
 ) -> None:
     """Write the SMILES of embeddings: one row out for each row in, in order; a row without vector has empty cells."""
-    from molcmim.vectors import read_vectors
-
     check_outputs(output, image)
     if output.exists() and source.exists() and output.samefile(source):
         raise ValueError(f"output: {output} would replace the input")
+    options = decoding(mode, temperature, top_k, top_p, width, repair, properties, batch_size, workers)
+    from molcmim.vectors import read_vectors
+
     network = load_model(model, device, "decode")
     z = read_vectors(source, network)
-    options = decoding(
-        len(z), mode, temperature, top_k, top_p, width, repair, properties, batch_size, workers, progress
-    )
+    options["progress"] = wants_bar(len(z), progress)
     table = network.decode_table(z, seed=seed, **options)
-    finish(table, output, image, network, f"decoded from {source.name}")
+    finish(with_names(table, source), output, image, network, f"decoded from {source.name}")
 
 
 def sample(
@@ -157,12 +157,13 @@ def sample(
         raise typer.BadParameter("give --source or --fit, not both")
     if save_mixture is not None and fit is None:
         raise typer.BadParameter("--save-mixture keeps the mixture of --fit, which isn't given")
+    options = decoding(mode, temperature, top_k, top_p, width, repair, properties, batch_size, workers)
     network = load_model(model, device, "sample")
     from molcmim.decoding import Decoding
     from molcmim.sampling import sample_counted
 
-    options = decoding(n, mode, temperature, top_k, top_p, width, repair, properties, batch_size, workers, progress)
-    mixture, what = find_mixture(network, source, fit, fit_rows, seed, bool(options.get("progress")))
+    options["progress"] = wants_bar(n, progress)
+    mixture, what = find_mixture(network, source, fit, fit_rows, seed, options["progress"])
     if save_mixture is not None and not isinstance(mixture, str):
         mixture.save(save_mixture)
         typer.echo(f"mixture: {save_mixture}", err=True)
@@ -195,25 +196,30 @@ def neighbours(
     image: Image = None,
     seed: Seed = 0,
     smiles_column: SmilesColumn = None,
+    id_column: IdColumn = None,
     format: FormatOption = None,
     batch_size: BatchSize = 512,
     workers: Workers = None,
     device: Device = None,
     progress: Progress = None,
 ) -> None:
-    """Write molecules around a molecule, or around each of a file: z = mu + radius * noise."""
+    """Write molecules around a molecule, or around each of a file: z = mu + radius * noise.
+
+    Exit code 1 if no seed can be used.
+    """
     check_outputs(output, image)
-    seeds = read_seeds(smiles, smiles_column, format)
+    options = decoding(mode, temperature, top_k, top_p, width, repair, properties, batch_size, workers)
+    seeds, ids = read_molecules(smiles, smiles_column, id_column, format)
     network = load_model(model, device, "neighbours")
-    n_rows = n * len(seeds)
-    options = decoding(
-        n_rows, mode, temperature, top_k, top_p, width, repair, properties, batch_size, workers, progress
-    )
+    options["progress"] = wants_bar(n * len(seeds), progress)
     table = network.neighbours(seeds, radius, n, seed, unit.value, policy.value, **options)
+    table = table.named([name for name in ids for _ in range(n)])
+    finish(table, output, image, network, f"radius {radius:g}")
     bad = sum(status.startswith("seed_") for status in table.status) // n
     if bad:
         typer.echo(f"warning: {bad:,} of {len(seeds):,} seeds can't be used, see the column status", err=True)
-    finish(table, output, image, network, f"radius {radius:g}")
+    if bad == len(seeds) > 0:
+        raise typer.Exit(1)
 
 
 def interpolate(
@@ -238,8 +244,9 @@ def interpolate(
 ) -> None:
     """Write molecules on the straight line between two in latent space."""
     check_outputs(output, image)
+    options = decoding(mode, temperature, top_k, top_p, width, repair, properties, batch_size, None)
     network = load_model(model, device, "interpolate")
-    options = decoding(steps, mode, temperature, top_k, top_p, width, repair, properties, batch_size, None, progress)
+    options["progress"] = wants_bar(steps, progress)
     table = network.interpolate(a, b, steps, seed, policy.value, **options)
     finish(table, output, image, network, f"{a} to {b}", ends=(a, b))
 
@@ -257,7 +264,6 @@ def load_model(name: str | None, device: str | None, what: str) -> MolCMIM:
 
 
 def decoding(
-    n_rows: int,
     mode: Mode | None,
     temperature: float | None,
     top_k: int | None,
@@ -267,12 +273,11 @@ def decoding(
     properties: str,
     batch_size: int,
     workers: int | None,
-    progress: bool | None,
 ) -> DecodingArguments:
-    """Options as the methods of `MolCMIM` take them."""
-    if progress is None:
-        progress = n_rows > BAR_ROWS and sys.stderr.isatty()
-    return {
+    """Options as the methods of `MolCMIM` take them, but for `progress`; ValueError if they don't go together."""
+    from molcmim.decoding import Decoding
+
+    options: DecodingArguments = {
         "mode": None if mode is None else mode.value,
         "temperature": temperature,
         "top_k": top_k,
@@ -282,8 +287,27 @@ def decoding(
         "properties": [name.strip() for name in properties.split(",") if name.strip()],
         "batch_size": batch_size,
         "workers": workers,
-        "progress": progress,
     }
+    Decoding(**options)
+    return options
+
+
+def wants_bar(n_rows: int, progress: bool | None) -> bool:
+    """Whether to show a progress bar: as asked for, or for long work in a terminal."""
+    return n_rows > BAR_ROWS and sys.stderr.isatty() if progress is None else progress
+
+
+def with_names(table: GeneratedTable, source: Path) -> GeneratedTable:
+    """Decoded rows with what the file of embeddings says about them: name, SMILES, similarity to it."""
+    from molcmim.chem import prepare_many
+    from molcmim.generated import with_seeds
+    from molcmim.vectors import read_names
+
+    names = read_names(source)
+    if names is None or len(names.id) != len(table):
+        return table
+    prepared = prepare_many(names.canonical_smiles)  # again: who knows who wrote the file
+    return with_seeds(table.named(names.id), names.smiles, [row.canonical_smiles for row in prepared])
 
 
 def find_mixture(
@@ -329,14 +353,3 @@ def read_some(path: str, n: int, seed: int) -> list[str]:
                     kept[place] = (n_read, text)
                 n_read += 1
     return [text for _, text in sorted(kept)]
-
-
-def read_seeds(given: str, smiles_column: str | None, format: Any) -> list[str]:
-    """The molecule, or all molecules of the file of this name (``-``: standard input)."""
-    from molcmim.readers import FORMATS, MoleculeReader
-
-    plain = given.removesuffix(".gz").removesuffix(".xz")
-    if given != "-" and not Path(given).is_file() and not plain.lower().endswith(tuple(FORMATS)):
-        return [given]
-    with MoleculeReader(given, smiles_column, None, format) as reader:
-        return [text for chunk in reader.chunks() for text in chunk.smiles]

@@ -6,11 +6,12 @@ import re
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from molcmim.cli_options import FormatOption, IdColumn, ModelOption, SmilesColumn
+from molcmim.cli_tables import check_outputs, read_molecules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +75,10 @@ def optimize(
         float | None,
         typer.Option(help="First step, in latent units.", show_default="twice the sigma of the start's posterior"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal results.", min=0)] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(help="Equal seeds give equal results; a start given twice is searched twice, differently.", min=0),
+    ] = 0,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -100,27 +104,24 @@ def optimize(
 ) -> None:
     """Search for better molecules near given ones. Ctrl-C ends it and keeps what was found.
 
-    An oracle call is one distinct valid molecule of a start. The best molecule may be the start itself.
+    An oracle call is one distinct valid molecule of a start. The best molecule may be the start itself. Exit codes: 0
+    done, 1 an error, no start that can be used, or no score for any molecule, 130 interrupted.
     """
     from molcmim.cli_run import terminate_as_interrupt
-    from molcmim.generated import check_suffix
     from molcmim.objectives import oracle_name
     from molcmim.optimize import need_cma
     from molcmim.optimize import optimize as run
-    from molcmim.optimize.archive import write_results
+    from molcmim.optimize.archive import ARCHIVE, write_results
 
     if resume and archive is None:
         raise typer.BadParameter("it needs --archive, the folder to go on from", param_hint="resume")
     if method is Method.cma:
         need_cma()
-    if output is not None:
-        check_suffix(output)
-    if image is not None:
-        from molcmim.pictures import check_path
-
-        check_path(image)
+    check_outputs(output, image)
     oracle = parse_oracle(objective, constraint or [])
-    starts, ids = read_starts(source, smiles_column, id_column, format)
+    starts, ids = read_molecules(source, smiles_column, id_column, format)
+    if resume and archive is not None and not (archive / ARCHIVE).exists():
+        typer.echo(f"{archive} holds no {ARCHIVE} to go on from: starting afresh", err=True)
     from molcmim.api import MolCMIM
 
     network = MolCMIM.from_pretrained(model, device=device)
@@ -147,7 +148,7 @@ def optimize(
         facts = {"model": network.model_id, "objective": oracle_name(oracle), "method": method.value}
         write_results(results, output, ids if any(ids) else None, facts)
         typer.echo(f"{len(results):,} start(s) -> {output}")
-    if image is not None:
+    if image is not None and any(result.stopped for result in results):
         from molcmim.pictures import trace_picture
 
         typer.echo(f"picture: {trace_picture(results, image, threshold=stop_at, name=objective)}")
@@ -155,20 +156,8 @@ def optimize(
         raise typer.Exit(130)
     if not any(result.stopped for result in results):
         raise ValueError(f"IN: expected a SMILES or a file of molecules, got {source[:60]!r}: {_statuses(results)}")
-
-
-def read_starts(
-    source: str, smiles_column: str | None, id_column: str | None, format: Any
-) -> tuple[list[str], list[str | None]]:
-    """The molecule, or the molecules and names of a file (``-``: standard input)."""
-    from molcmim.readers import FORMATS, MoleculeReader
-
-    plain = source.lower().removesuffix(".gz").removesuffix(".xz")
-    if source != "-" and not Path(source).is_file() and not plain.endswith(tuple(FORMATS)):
-        return [source], [None]
-    with MoleculeReader(source, smiles_column, id_column, format) as reader:
-        chunks = list(reader.chunks())
-    return [text for chunk in chunks for text in chunk.smiles], [name for chunk in chunks for name in chunk.id]
+    if not any(has_scores(result) for result in results):
+        raise ValueError("objective: expected scores, but it gave none for any molecule")
 
 
 def parse_oracle(text: str, constraints: Sequence[str] = ()) -> Oracle | Objective:
@@ -227,7 +216,8 @@ def print_results(
             continue
         typer.echo(f"  start  {result.start_score:8.4f}  {result.start_smiles}")
         if result.best_smiles is None:
-            typer.echo("  best   nothing found that satisfies the constraints")
+            what = "that satisfies the constraints" if has_scores(result) else "that has a score"
+            typer.echo(f"  best   nothing found {what}")
         else:
             typer.echo(f"  best   {result.best_score:8.4f}  {result.best_smiles}  (similarity {result.similarity:.2f})")
         typer.echo(f"  {result.calls:,} calls, {result.decoded:,} decoded, ended by {result.stopped}")
@@ -245,6 +235,11 @@ def print_results(
     if n_failed:
         last = f", the last error: {errors[-1][:200]}" if errors else ""
         typer.echo(f"warning: the oracle gave no score for {n_failed:,} molecules{last}", err=True)
+
+
+def has_scores(result: OptimizeResult) -> bool:
+    """Whether the objective gave a number for at least one molecule."""
+    return result.calls > result.failed
 
 
 def _statuses(results: Sequence[OptimizeResult]) -> str:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from molcmim.generated import GeneratedTable
 
 SHOWN_ROWS = 200  #: most rows of a table printed to the terminal
+NOT_DECODED = ("no_vector", "seed_")  #: statuses of rows that had nothing to decode begin so
 
 
 def check_outputs(output: Path | None, image: Path | None) -> None:
@@ -32,6 +33,28 @@ def check_outputs(output: Path | None, image: Path | None) -> None:
             raise IsADirectoryError(f"{name}: expected a file name, got the directory {path}")
         if path is not None and not path.parent.is_dir():
             raise FileNotFoundError(f"{name}: no such directory: {path.parent}")
+
+
+def read_molecules(
+    given: str, smiles_column: str | None, id_column: str | None, format: Any
+) -> tuple[list[str], list[str | None]]:
+    """The molecule, or the molecules and names of the file of this name (``-``: standard input).
+
+    Raises
+    ------
+    FileNotFoundError
+        If it looks like the name of a file, and there is none.
+    """
+    from molcmim.readers import FORMATS, MoleculeReader
+
+    plain = given.lower().removesuffix(".gz").removesuffix(".xz").removesuffix(".zst")
+    if given != "-" and not Path(given).is_file():
+        if not plain.endswith(tuple(FORMATS)):
+            return [given], [None]
+        raise FileNotFoundError(f"no such file: {given}")
+    with MoleculeReader(given, smiles_column, id_column, format) as reader:
+        chunks = list(reader.chunks())
+    return [text for chunk in chunks for text in chunk.smiles], [name for chunk in chunks for name in chunk.id]
 
 
 def finish(
@@ -68,8 +91,9 @@ def summary(table: GeneratedTable, output: Path | None, n_drawn: int | None = No
     text = f"{len(table):,} rows" + ("" if output is None else f" -> {output}")
     if n_drawn is not None:
         text += f" of {n_drawn:,} drawn"
-    elif len(table):
-        text += f"; valid {100 * len(molecules) / len(table):.1f} %"
+    elif n_decoded := sum(not status.startswith(NOT_DECODED) for status in table.status):
+        text += f"; valid {100 * len(molecules) / n_decoded:.1f} %"
+        text += f" of {n_decoded:,} decoded" if n_decoded < len(table) else ""
     if molecules and n_drawn is None:
         text += f", of them distinct {100 * len(set(molecules)) / len(molecules):.1f} %"
     repaired = int(table.repaired.sum())

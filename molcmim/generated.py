@@ -2,13 +2,14 @@
 
 Columns, in this order, of a data frame and of a file:
 
+    id                name of the row's seed, or of the row that was decoded; only if one has a name
     smiles            what the decoder wrote; empty where it hadn't finished at the token limit, or had no vector
     canonical_smiles  RDKit's canonical SMILES of it; empty unless valid
     valid             true or false: RDKit accepts the text as a molecule
     status            ok; a status of `molcmim.chem.Status` for a text that is no molecule; unfinished (the decoder
                       hadn't written <eos> at the token limit); no_vector (the row of z isn't finite); seed_... with
                       the status of a seed that can't be embedded
-    seed              the seed's SMILES as given; empty without one
+    seed              the seed's SMILES as given, or that of the row that was decoded; empty without one
     distance          Euclidean, in latent space, from the seed's mu; empty without a seed
     tanimoto          to the seed: Morgan fingerprints, radius 2, 2048 bits; empty unless valid, or without a seed
     repaired          true: the first text wasn't valid, this is a later attempt
@@ -61,6 +62,8 @@ class GeneratedTable:
         Name -> (n,) float64, NaN unless valid.
     status
         n texts; default: ``ok`` or ``invalid``, by `valid`.
+    id
+        n texts or None; or empty: no such column.
 
     Raises
     ------
@@ -77,6 +80,7 @@ class GeneratedTable:
     repaired: BoolArray
     properties: Mapping[str, NumberArray] = field(default_factory=dict)
     status: Sequence[str] = ()
+    id: Sequence[str | None] = ()
 
     def __post_init__(self) -> None:
         for name, dtype in (("valid", bool), ("distance", float), ("tanimoto", float), ("repaired", bool)):
@@ -100,10 +104,15 @@ class GeneratedTable:
         ValueError
             If a property is called like another column.
         """
-        clash = sorted(set(self.properties) & set(COLUMNS))
+        clash = sorted(set(self.properties) & {"id", *COLUMNS})
         if clash:
             raise ValueError(f"properties: {clash[0]!r} is the name of another column")
-        return {**{name: getattr(self, name) for name in COLUMNS}, **self.properties}
+        names = ("id", *COLUMNS) if len(self.id) else COLUMNS
+        return {**{name: getattr(self, name) for name in names}, **self.properties}
+
+    def named(self, ids: Sequence[str | None]) -> GeneratedTable:
+        """The table with these n names of rows; as it is if none has one."""
+        return replace(self, id=list(ids)) if any(ids) else self
 
     def select(self, rows: npt.ArrayLike) -> GeneratedTable:
         """The rows at these positions, or where a mask is true, as a table."""
@@ -342,6 +351,14 @@ def _of_valid(function: Callable[[list[str]], Any], canonical: Sequence[str | No
     values = np.asarray(function(distinct), dtype=float) if distinct else np.empty(0)
     known = dict(zip(distinct, values.tolist(), strict=True))
     return np.array([np.nan if text is None else known[text] for text in canonical], dtype=float)
+
+
+def with_seeds(
+    table: GeneratedTable, given: Sequence[str | None], canonical_smiles: Sequence[str | None]
+) -> GeneratedTable:
+    """The table with n seeds, as given and as `molcmim.chem` wrote them (None: a bad one), and similarities to them."""
+    similarity = tanimoto(table.canonical_smiles, canonical_smiles)
+    return replace(table, seed=[text or "" for text in given], tanimoto=similarity)
 
 
 def tanimoto(a: Sequence[str | None], b: Sequence[str | None]) -> NumberArray:

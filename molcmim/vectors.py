@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,49 @@ def read_vectors(path: Path, model: MolCMIM) -> FloatArray:
         widths = " or ".join(str(number) for number in expected)
         raise ValueError(f"{path}: expected vectors of {widths} numbers, got shape {vectors.shape}")
     return model.latent_part(vectors)
+
+
+class RowNames(NamedTuple):
+    """What a file of embeddings says about its n rows, besides the vectors."""
+
+    id: list[str | None]
+    smiles: list[str | None]  #: as given
+    canonical_smiles: list[str | None]  #: None unless `ok`
+
+
+def read_names(path: Path) -> RowNames | None:
+    """Names and SMILES of the rows of a ``*.parquet``, or of the ``.csv`` beside a ``*.npy``; None if it has none.
+
+    Raises
+    ------
+    ValueError
+        If the table can't be read as one that `molcmim embed` writes.
+    """
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    parquet = path.suffix.lower() == ".parquet"
+    table_path = path if parquet else path.with_suffix(".csv")
+    if not table_path.is_file():
+        return None
+    try:
+        if parquet:
+            names = pq.read_schema(path).names
+            table = pq.read_table(path, columns=[name for name in RowNames._fields if name in names])
+        else:
+            as_text = pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(RowNames._fields, pa.string()), strings_can_be_null=True
+            )
+            lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
+            table = pyarrow.csv.read_csv(table_path, convert_options=as_text, parse_options=lines)
+    except (pa.ArrowException, ValueError) as error:
+        raise ValueError(f"{table_path}: not a table of embedded rows: {error}") from error
+    if "smiles" not in table.column_names:
+        return None
+    nothing = [None] * len(table)
+    texts = (table[name].to_pylist() if name in table.column_names else nothing for name in RowNames._fields)
+    return RowNames(*([None if value is None else str(value) for value in column] for column in texts))
 
 
 def _read_npy(path: Path) -> tuple[npt.NDArray[Any], Mapping[str, str]]:

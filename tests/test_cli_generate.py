@@ -76,12 +76,15 @@ def test_decode_what_embed_wrote(tmp_path: Path, name: str, kind: str, dtype: st
     run("embed", tmp_path / "in.smi", "-o", tmp_path / name, "--kind", kind, "--dtype", dtype, "--workers", 0)
     result = run("decode", tmp_path / name, "-o", tmp_path / "out.csv", "--properties", "rings, heavy")
     rows = read(tmp_path / "out.csv")
-    assert list(rows[0]) == [*HEADER, "rings", "heavy"]
+    assert list(rows[0]) == ["id", *HEADER, "rings", "heavy"]
+    assert [row["id"] for row in rows] == ["aspirin", "bad", "", "ethanol"]
+    assert [row["seed"] for row in rows] == [ASPIRIN, "nonsense", "", "CCO"]
+    assert [row["tanimoto"] for row in rows] == ["1", "", "", "1"]
     assert [row["canonical_smiles"] for row in rows] == [ASPIRIN, "", "", "CCO"]
     assert [row["status"] for row in rows] == ["ok", "no_vector", "no_vector", "ok"]
     assert [row["heavy"] for row in rows] == ["13", "", "", "3"]
     assert "4 rows -> " in result.stdout
-    assert "valid 50.0 %, of them distinct 100.0 %" in result.stdout
+    assert "valid 100.0 % of 2 decoded, of them distinct 100.0 %" in result.stdout
 
 
 def test_decode_vectors_without_facts(tmp_path: Path, checkpoint: Path) -> None:
@@ -219,18 +222,24 @@ def test_neighbours_of_a_file(tmp_path: Path) -> None:
     arguments = ["neighbours", tmp_path / "seeds.csv", "--smiles-column", "structure", "-n", 2, "--radius", 0]
     result = run(*arguments, "-o", tmp_path / "out.csv")
     rows = read(tmp_path / "out.csv")
+    assert [row["id"] for row in rows] == ["1", "1", "2", "2", "3", "3"]
     assert [row["seed"] for row in rows] == ["CCO", "CCO", "C1CC", "C1CC", "", ""]
     assert [row["status"] for row in rows] == ["ok"] * 2 + ["seed_parse_error"] * 2 + ["seed_empty"] * 2
     assert [row["canonical_smiles"] for row in rows] == ["CCO", "CCO", "", "", "", ""]
     assert "warning: 2 of 3 seeds can't be used" in result.stderr
     piped = run("neighbours", "-", "-n", 1, "--radius", 0, "-o", tmp_path / "p.csv", stdin=b"CCO\nOCC x\n")
     assert [row["canonical_smiles"] for row in read(tmp_path / "p.csv")] == ["CCO", "CCO"], piped.output
+    assert [row["id"] for row in read(tmp_path / "p.csv")] == ["", "x"]
+    (tmp_path / "named.csv").write_text("smiles,name\nCCO,ethanol\n")
+    run("neighbours", tmp_path / "named.csv", "--id-column", "name", "-n", 1, "-o", tmp_path / "n.csv")
+    assert [row["id"] for row in read(tmp_path / "n.csv")] == ["ethanol"]
 
 
-def test_a_seed_that_cannot_be_used_is_no_failure(checkpoint: Path) -> None:
-    result = run("neighbours", "C1CC", "-n", 1, "-m", checkpoint)
+def test_no_seed_that_can_be_used(checkpoint: Path) -> None:
+    result = run("neighbours", "C1CC", "-n", 1, "-m", checkpoint, code=1)
     assert "(seed_parse_error)" in result.stdout
     assert "warning: 1 of 1 seeds" in result.stderr
+    assert "valid" not in result.stderr, "nothing was decoded"
 
 
 def test_unit_of_the_radius_is_that_of_python() -> None:
@@ -273,7 +282,7 @@ def test_pictures(tmp_path: Path, around: Path) -> None:
         (["-o", "nowhere/x.csv"], "output: no such directory: nowhere"),
         (["--properties", "beauty"], "properties: expected some of qed, "),
         (["--mode", "greedy", "--top-k", "3"], "top_k: expected only with mode 'sample'"),
-        (["--image", "x.jpeg"], "expected a picture's name ending in"),
+        (["--image", "x.jpeg"], "image: expected a file name ending in .png, .svg or .html, got 'x.jpeg'"),
     ],
 )
 def test_errors_in_one_line(checkpoint: Path, arguments: list[str], message: str) -> None:

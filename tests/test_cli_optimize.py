@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 
 from molcmim import MolCMIM, cli_optimize
 from molcmim.cli import OneLineErrors
-from molcmim.cli_optimize import load_function, parse_oracle, read_starts
+from molcmim.cli_optimize import load_function, parse_oracle
+from molcmim.cli_tables import read_molecules
 from molcmim.objectives import Objective
 
 app = typer.Typer(cls=OneLineErrors)
@@ -112,7 +113,9 @@ def test_ctrl_c_writes_what_there_is_and_says_130() -> None:
 
 def test_a_failing_oracle_is_said() -> None:
     result = run("CCO", "--objective", "my_oracles:broken", "--budget", "5")
-    assert result.exit_code == 0
+    assert result.exit_code == 1
+    assert "nothing found that has a score" in result.stdout
+    assert "error: objective: expected scores, but it gave none for any molecule" in result.stderr
     assert "no score for 5 molecules, the last error: RuntimeError: no pose" in result.stderr
 
 
@@ -120,7 +123,7 @@ def test_a_failing_oracle_is_said() -> None:
     ("words", "message"),
     [
         (["C1CC"], "expected a SMILES or a file of molecules, got 'C1CC': parse_error"),
-        (["missing.smi"], "No such file"),
+        (["missing.smi"], "no such file: missing.smi"),
         (["CCO", "--objective", "qde"], "expected one of qed, "),
         (["CCO", "--objective", "my_oracles:missing"], "expected a function 'missing' in my_oracles, got NoneType"),
         (["CCO", "--objective", "my_oracles:number"], "got int"),
@@ -135,8 +138,17 @@ def test_errors_are_one_line(words: list[str], message: str) -> None:
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+def test_a_start_that_cannot_be_used_leaves_the_picture_alone() -> None:
+    Path("trace.svg").write_text("old")
+    assert run("C1CC", "--image", "trace.svg").exit_code == 1
+    assert Path("trace.svg").read_text() == "old"
+
+
 def test_resume_needs_an_archive() -> None:
     assert run("CCO", "--resume").exit_code == 2
+    fresh = run("CCO", "--objective", "heavy", "--budget", "5", "--archive", "new", "--resume")
+    assert fresh.exit_code == 0
+    assert "new holds no archive.csv to go on from: starting afresh" in fresh.stderr
 
 
 def test_cma_is_asked_for_before_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,6 +169,6 @@ def test_objectives_of_the_command_line() -> None:
 
 
 def test_what_is_a_file_and_what_a_molecule(toy: Path) -> None:
-    assert read_starts("CCO", None, None, None) == (["CCO"], [None])
+    assert read_molecules("CCO", None, None, None) == (["CCO"], [None])
     (toy / "x.smi").write_text("CCO ethanol\nCC\n")
-    assert read_starts("x.smi", None, None, None) == (["CCO", "CC"], ["ethanol", None])
+    assert read_molecules("x.smi", None, None, None) == (["CCO", "CC"], ["ethanol", None])

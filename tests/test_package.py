@@ -141,3 +141,17 @@ def test_readme_python_runs(root: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "['ok', 'ok', 'parse_error']" in capsys.readouterr().out
     assert scope["x"].shape[0] == 3
     assert scope["x"].dtype == "float32"
+
+
+def test_python_of_the_generation_docs_runs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("cma", "PIL"):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", text(root / "docs" / "generation.md"), flags=re.DOTALL)
+    assert len(blocks) == 2
+    scope: dict = {}
+    for block in blocks:
+        exec(compile(block, "generation.md", "exec"), scope)
+    assert len(scope["table"]) == 100 and Path("samples.csv").exists() and Path("near.png").exists()
+    assert scope["back"].canonical_smiles == ["CCO", "c1ccccc1"]
+    assert scope["result"].best_score >= scope["result"].start_score

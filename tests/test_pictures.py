@@ -151,6 +151,12 @@ def test_a_seed_that_is_no_molecule_and_an_empty_table(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------- hostile
 
 
+def test_rows_of_a_missing_seed_are_a_block_of_their_own(tmp_path: Path) -> None:
+    table = make_table(["CCO", None], seed=["CC", ""], status=["ok", "seed_empty"])
+    found = texts(pictures.grid(table, tmp_path / "a.svg"))
+    assert found[-5:] == ["seed", "not valid", "(no SMILES)", "2", "seed empty"]
+
+
 def test_texts_stay_texts(tmp_path: Path) -> None:
     hostile = [ATTACK, "C\x00\x1b[31m\n<b>", "C\ud800", "x" * 5000, None, "Cé"]
     table = make_table([*hostile, "CCO"], ATTACK, properties={ATTACK: np.arange(7.0)})
@@ -412,7 +418,7 @@ def test_bad_names_and_options(tmp_path: Path) -> None:
         pictures.draw(table, tmp_path / "a.jpg")
     with pytest.raises(ValueError, match=r"\.png, \.svg or \.html"):
         pictures.check_path("picture")
-    with pytest.raises(FileNotFoundError, match="existing folder"):
+    with pytest.raises(FileNotFoundError, match="image: no such directory"):
         pictures.draw(table, tmp_path / "no" / "a.png")
     with pytest.raises(ValueError, match="columns: expected at least 1, got 0"):
         pictures.grid(table, tmp_path / "a.png", columns=0)

@@ -262,6 +262,8 @@ def test_what_is_no_file_of_embeddings(tmp_path: Path) -> None:
             EmbeddingFiles(path)
 
     vectors = random_vectors(20)
+    fails(tmp_path / "x.npy", "no such file or folder", FileNotFoundError)
+    (tmp_path / "x.npy").write_bytes(b"")
     fails(tmp_path / "x.npy", r"expected a \*.parquet file or a folder")
     fails(tmp_path / "x.parquet", "no such file", FileNotFoundError)
     fails(tmp_path, "which has none")

@@ -44,7 +44,7 @@ def optimize(
     start: Iterable[object],
     oracle: Oracle,
     *,
-    budget: int = 5000,
+    budget: int = 1000,
     population: int | None = None,
     sigma: float | None = None,
     min_similarity: float | None = None,

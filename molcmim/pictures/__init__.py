@@ -119,7 +119,8 @@ def grid(
     _at_least_one(columns=columns, limit=limit)
     blocks = [(seed, [i for i, _ in rows]) for seed, rows in groupby(enumerate(table.seed), key=lambda item: item[1])]
     shown = _shared_out([rows for _, rows in blocks], columns, limit)
-    groups = [_block(table, seed, rows) for (seed, _), rows in zip(blocks, shown, strict=False)]
+    missing = "(no SMILES)" if any(table.seed) else ""
+    groups = [_block(table, seed or missing, rows) for (seed, _), rows in zip(blocks, shown, strict=False)]
     valid = [text for text, ok in zip(table.canonical_smiles, table.valid.tolist(), strict=True) if ok]
     n_shown = sum(map(len, shown))
     count = f"{n_shown:,} of {len(table):,} shown" if n_shown < len(table) else f"{len(table):,} molecules"

@@ -64,9 +64,9 @@ def check_path(path: str | os.PathLike[str]) -> Path:
     """
     target = Path(path)
     if target.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"path: expected a picture's name ending in .png, .svg or .html, got {target.name!r}")
+        raise ValueError(f"image: expected a file name ending in .png, .svg or .html, got {target.name!r}")
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"path: expected an existing folder, got {target.parent}")
+        raise FileNotFoundError(f"image: no such directory: {target.parent}")
     return target
 
 

@@ -200,6 +200,8 @@ def find_files(path: Path, partial: bool = False) -> list[Path]:
     ValueError or OSError if there are none, or one is missing and `partial` is false.
     """
     if not path.is_dir():
+        if not path.exists():
+            raise FileNotFoundError(f"embeddings: no such file or folder: {path}")
         if path.suffix.lower() != ".parquet":
             raise ValueError(f"embeddings: expected a *.parquet file or a folder of {SHARDS}, got {path}")
         if not path.is_file():

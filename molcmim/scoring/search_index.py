@@ -28,6 +28,7 @@ from molcmim.scoring.search_files import EmbeddingFiles, FloatArray
 FORMAT = 1
 CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 128, 256  #: of the graph: neighbours, breadth of the two searches
 MORE = 16  #: candidates beyond k
+SMALL = 1000  #: an index of no more vectors is searched in full, and so many are added one after another
 EDGE_BYTES = 1 << 16  #: of a file's beginning and end that are hashed
 LOOK_UP = 1 << 27  #: bytes of candidates' vectors held at once
 
@@ -140,8 +141,11 @@ def build_index(
     try:
         part.touch()  # before hours of work
         for block in files.blocks():
-            if len(block.rows):
-                index.add(block.rows.astype(np.uint64), indexed(block.vectors, metric))
+            keys, vectors = block.rows.astype(np.uint64), indexed(block.vectors, metric)
+            first = max(0, SMALL - len(index))  # threads that begin a graph together leave parts of it unconnected
+            for part_of, threads in ((slice(0, first), 1), (slice(first, None), 0)):
+                if len(keys[part_of]):
+                    index.add(keys[part_of], vectors[part_of], threads=threads)
             if advance is not None:
                 advance(block.n_read)
         index.save(os.fspath(part))
@@ -200,7 +204,7 @@ def approximate(
 
 def candidates(index: Any, queries: FloatArray, n: int) -> npt.NDArray[np.int64]:
     """Numbers of the n rows that the index finds for each query, -1 where it finds fewer: (q, n)."""
-    found = index.search(queries, n)
+    found = index.search(queries, n, exact=len(index) <= SMALL)
     keys = np.asarray(found.keys).reshape(len(queries), -1)
     counts = np.asarray(getattr(found, "counts", [len(found)])).reshape(-1, 1)
     rows = np.full((len(queries), n), -1, dtype=np.int64)
