@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from molcmim.attention import attention
 from molcmim.tokenizer import BOS, EOS, PAD
 
 
@@ -35,6 +36,9 @@ class ModelConfig:
     encoder
         ``"transformer"`` (every token attends to every token) or ``"perceiver"`` (`perceiver_queries` learned
         queries read the tokens, each layer cross- then self-attention, as in MolMIM).
+    pooling
+        What a Transformer encoder's mu is read from: the ``"mean"`` of the token states, one learned ``"attention"``
+        query, or ``"both"`` side by side. A Perceiver doesn't pool, its queries are read.
     encoder_layers, decoder_layers
         Number of blocks. A Perceiver encoder puts `perceiver_token_layers` Transformer blocks before its queries.
     latent
@@ -55,6 +59,7 @@ class ModelConfig:
     heads: int = 4
     mlp_width: int = 1024
     encoder: str = "transformer"
+    pooling: str = "both"
     encoder_layers: int = 4
     decoder_layers: int = 3
     latent: int = 256
@@ -69,6 +74,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.encoder not in ("transformer", "perceiver"):
             raise ValueError(f"encoder: expected 'transformer' or 'perceiver', got {self.encoder!r}")
+        if self.pooling not in ("both", "mean", "attention"):
+            raise ValueError(f"pooling: expected 'both', 'mean' or 'attention', got {self.pooling!r}")
         if self.posterior not in ("learned", "sampled"):
             raise ValueError(f"posterior: expected 'learned' or 'sampled', got {self.posterior!r}")
         if self.width % self.heads or (self.width // self.heads) % 2:
@@ -177,7 +184,7 @@ class SelfAttentionBlock(nn.Module):
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(self.norm1(x)).chunk(3, dim=-1))
         if rotary is not None:
             q, k = rotary(q), rotary(k)
-        x = x + self.out(merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+        x = x + self.out(merge_heads(attention(q, k, v, mask)))
         return x + self.mlp(self.norm2(x))
 
 
@@ -198,7 +205,7 @@ class CrossAttentionBlock(nn.Module):
     def forward(self, query: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         q = split_heads(self.q(self.norm_query(query)), self.heads)  # (B, H, Q, C)
         k, v = (split_heads(part, self.heads) for part in self.kv(self.norm_tokens(tokens)).chunk(2, dim=-1))
-        query = query + self.out(merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+        query = query + self.out(merge_heads(attention(q, k, v, mask)))
         return query + self.mlp(self.norm2(query))
 
 
@@ -208,8 +215,8 @@ class CrossAttentionBlock(nn.Module):
 class Encoder(nn.Module):
     """Token ids -> mu and log sigma of the posterior.
 
-    The Transformer's states are pooled by their mean *and* by one learned attention query: the mean keeps composition
-    (how many of which atom) visible, the query picks out what the mean washes away.
+    The Transformer's states are pooled by their mean *and* (by default) by one learned attention query: the mean keeps
+    composition (how many of which atom) visible, the query picks out what the mean washes away.
     """
 
     def __init__(self, config: ModelConfig, embedding: nn.Embedding) -> None:
@@ -225,9 +232,10 @@ class Encoder(nn.Module):
             self.self_ = nn.ModuleList(SelfAttentionBlock(config) for _ in range(config.encoder_layers))
             pooled_width = config.perceiver_queries * config.width
         else:
-            self.pool_query = nn.Linear(config.width, config.heads, bias=False)
-            self.pool_value = nn.Linear(config.width, config.width, bias=False)
-            pooled_width = 2 * config.width
+            if config.pooling != "mean":
+                self.pool_query = nn.Linear(config.width, config.heads, bias=False)
+                self.pool_value = nn.Linear(config.width, config.width, bias=False)
+            pooled_width = (2 if config.pooling == "both" else 1) * config.width
         self.norm = RMSNorm(config.width)
         self.to_mu = nn.Linear(pooled_width, config.latent)
         self.to_log_sigma = nn.Linear(pooled_width, config.latent) if config.posterior == "learned" else None
@@ -250,10 +258,12 @@ class Encoder(nn.Module):
             return self.norm(query).flatten(1)  # (B, Q * D)
         x = self.norm(x)
         mean = (x * real[..., None]).sum(1) / real.sum(1, keepdim=True)  # (B, D)
+        if self.config.pooling == "mean":
+            return mean
         score = self.pool_query(x).float().masked_fill(~real[..., None], -torch.inf)  # (B, T, H)
         weight = score.softmax(dim=1).to(x.dtype).transpose(1, 2)[:, :, None, :]  # (B, H, 1, T)
         attended = merge_heads(weight @ split_heads(self.pool_value(x), self.config.heads))[:, 0]  # (B, D)
-        return torch.cat((mean, attended), dim=-1)  # (B, 2 D)
+        return torch.cat((mean, attended), dim=-1) if self.config.pooling == "both" else attended  # (B, 2 D or D)
 
     def forward(self, tokens: Tensor) -> Posterior:
         pooled = self.pool(*self.states(tokens))
@@ -298,7 +308,7 @@ class DecoderBlock(nn.Module):
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(self.norm1(x)).chunk(3, dim=-1))
         q, k = rotary(q), rotary(k)
         k, v = torch.cat((memory.k, k), dim=2), torch.cat((memory.v, v), dim=2)  # (B, H, M + T, C)
-        x = x + self.out(merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+        x = x + self.out(merge_heads(attention(q, k, v, mask)))
         return x + self.mlp(self.norm2(x))
 
 
@@ -399,24 +409,3 @@ def encoder_input(tokens: Tensor) -> Tensor:
 def decoder_input(tokens: Tensor) -> Tensor:
     """Molecule ids (B, T) padded with 0 -> ids with <bos> before each molecule (B, T + 1)."""
     return F.pad(tokens, (1, 0), value=BOS)
-
-
-def count_flops(config: ModelConfig, tokens: int) -> float:
-    """Matrix-product FLOPs of one forward pass of one molecule of `tokens` tokens (<bos>/<eos> counted).
-
-    Multiply-adds count as two. A training step costs three times as much (forward, and twice that backward).
-    """
-    d, t = config.width, tokens
-    block = 2 * t * (4 * d * d + 2 * d * config.mlp_width)
-    attention = 4 * t * t * d
-    if config.encoder == "transformer":
-        encoder = config.encoder_layers * (block + attention) + 2 * t * d * d + 2 * 2 * d * config.latent
-    else:
-        q = config.perceiver_queries
-        cross = 2 * q * (2 * d * d + 2 * d * config.mlp_width) + 2 * t * 2 * d * d + 4 * q * t * d
-        self_ = 2 * q * (4 * d * d + 2 * d * config.mlp_width) + 4 * q * q * d
-        encoder = config.perceiver_token_layers * (block + attention) + config.encoder_layers * (cross + self_)
-        encoder += 2 * q * d * config.latent
-    memory = 2 * config.memory * d * (config.latent + config.decoder_layers * 2 * d)
-    decoder = config.decoder_layers * (block + attention + 4 * t * config.memory * d) + memory
-    return float(encoder + decoder + 2 * t * d * config.vocab_size)

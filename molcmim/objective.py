@@ -72,6 +72,12 @@ class ObjectiveConfig:
         Share of tokens masked in `mlm` and in `dae` with ``"mask"``.
     encoder_input
         ``"canonical"`` or ``"random_smiles"`` (the decoder always writes the canonical one).
+    random_share
+        With ``"random_smiles"``: share of molecules of which the encoder reads a random SMILES, drawn anew for each
+        batch; of the others it reads the canonical one, which is what users embed.
+    decoder_dropout
+        Share of the decoder's input tokens replaced by <mask> in training (never <bos>, never when the model is in
+        eval mode), so that what they say has to come through z.
     properties
         Add the factor log N(y | f(z), 1) over standardised descriptors y computed from the structure itself.
     gather_negatives
@@ -86,6 +92,8 @@ class ObjectiveConfig:
     corruption: str = "mask"
     mask_rate: float = 0.15
     encoder_input: str = "canonical"
+    random_share: float = 1.0
+    decoder_dropout: float = 0.0
     properties: bool = False
     gather_negatives: bool = False
 
@@ -100,6 +108,16 @@ class ObjectiveConfig:
             raise ValueError(f"encoder_input: expected 'canonical' or 'random_smiles', got {self.encoder_input!r}")
         if not self.tau > 0 or not 0 < self.mask_rate < 1:
             raise ValueError(f"tau > 0 and 0 < mask_rate < 1 expected, got {self.tau} and {self.mask_rate}")
+        if not 0 < self.random_share <= 1:
+            raise ValueError(f"random_share: expected a value in (0, 1], got {self.random_share}")
+        if self.random_share < 1 and (self.encoder_input != "random_smiles" or not self.has_decoder):
+            raise ValueError(
+                "random_share below 1: expected encoder_input 'random_smiles' and an objective with a decoder"
+            )
+        if not 0 <= self.decoder_dropout < 1:
+            raise ValueError(f"decoder_dropout: expected a value in [0, 1), got {self.decoder_dropout}")
+        if self.decoder_dropout and not self.has_decoder:
+            raise ValueError(f"decoder_dropout: objective {self.name!r} has no decoder")
         unknown = sorted(set(self.weights) - set(self.factors))
         if unknown:
             raise ValueError(f"weights: {self.name!r} has no factors {unknown}; it has {sorted(self.factors)}")
@@ -136,6 +154,7 @@ class Batch(NamedTuple):
     mask_score: Tensor | None = (
         None  #: (B, T) uniform in [0, 1): the lowest are masked (mlm, dae); drawn here when None
     )
+    drop_score: Tensor | None = None  #: (B, T) the same for `decoder_dropout`
 
 
 # ---------------------------------------------------------------------------------------------- factors, each (B,)
@@ -249,6 +268,19 @@ def mask_tokens(tokens: Tensor, rate: float, score: Tensor | None) -> Tensor:
     return ((score < rate) | (score == score.amin(1, keepdim=True))) & real
 
 
+def mix_inputs(tokens: Tensor, random_tokens: Tensor, random: Tensor) -> Tensor:
+    """(B, T) and (B, T') ids -> (B, max(T, T')): rows of the second where the mask `random` (B,) says so."""
+    width = max(tokens.shape[1], random_tokens.shape[1])
+    tokens, random_tokens = (F.pad(x, (0, width - x.shape[1]), value=PAD) for x in (tokens, random_tokens))
+    return torch.where(random[:, None], random_tokens, tokens)
+
+
+def drop_tokens(tokens: Tensor, rate: float, score: Tensor | None) -> Tensor:
+    """(B, T) ids of which a random share of the real tokens is <mask>."""
+    score = torch.rand(tokens.shape, device=tokens.device) if score is None else score
+    return tokens.masked_fill((score < rate) & (tokens != PAD), MASK)
+
+
 def encoder_side(batch: Batch, config: ObjectiveConfig) -> Tensor:
     """Token ids that the encoder reads, (B, T) without <eos>: canonical, random or corrupted."""
     use_random = config.encoder_input == "random_smiles" or (
@@ -297,7 +329,10 @@ def log_factors(model: CMIM, batch: Batch, config: ObjectiveConfig) -> dict[str,
     z = posterior.mu
     if config.name in SAMPLED:
         z, posterior = sample_latent(posterior, batch, model)
-    logits = model.logits(model.hidden(z, decoder_input(batch.tokens)))
+    given = batch.tokens
+    if config.decoder_dropout and model.training:
+        given = drop_tokens(given, config.decoder_dropout, batch.drop_score)
+    logits = model.logits(model.hidden(z, decoder_input(given)))
     factors = {"reconstruction": log_reconstruction(logits, encoder_input(batch.tokens))}
     for name in config.factors:
         if name == "log_q":

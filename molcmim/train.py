@@ -22,20 +22,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from molcmim import objective
 from molcmim.corpus import BucketSampler, CorpusInfo, TokenStore
-from molcmim.model import CMIM, count_flops
+from molcmim.flops import count_flops
+from molcmim.model import CMIM
 from molcmim.objective import Batch, ObjectiveConfig
 from molcmim.stop_request import StopRequest
 from molcmim.tokenizer import Tokenizer, load_tokenizer
+from molcmim.train_batches import Batches, draw_noise, make_batch, to_device
 from molcmim.train_config import TrainConfig
 from molcmim.train_report import Reporter, StepResult
-from molcmim.train_state import AveragedWeights, Counters, build_optimizers, load_checkpoint, save_checkpoint
+from molcmim.train_state import AveragedWeights, Counters, Stopwatch, build_optimizers, load_checkpoint, save_checkpoint
 from molcmim.validate import validate
 
 NOT_OF_THE_RUN = (
@@ -52,26 +53,6 @@ NOT_OF_THE_RUN = (
 )  #: may differ between the legs of one run
 
 
-class Batches(torch.utils.data.Dataset[Batch]):
-    """Batch number n of one epoch: a pure function of n, so any number of loader workers gives the same batches."""
-
-    def __init__(self, store: TokenStore, rows: np.ndarray, pad_to: np.ndarray, config: ObjectiveConfig) -> None:
-        self.store, self.rows, self.pad_to, self.config = store, rows, pad_to, config
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, number: int) -> Batch:
-        return make_batch(self.store, self.rows[number], self.config, int(self.pad_to[number]) - 1)
-
-
-def make_batch(store: TokenStore, rows: np.ndarray, config: ObjectiveConfig, pad_to: int | None = None) -> Batch:
-    """Rows of the corpus -> token ids (B, T), with a second SMILES and descriptors where the objective wants them."""
-    random = torch.from_numpy(store.gather(rows, random=True)) if config.needs_random_smiles else None
-    properties = torch.from_numpy(store.properties(rows)) if config.properties else None
-    return Batch(torch.from_numpy(store.gather(rows, pad_to)), random, properties)
-
-
 class Objective(nn.Module):
     """The objective as a module, so that DistributedDataParallel and torch.compile have one thing to wrap."""
 
@@ -81,23 +62,6 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return objective.loss(self.model, batch, self.config)
-
-
-def draw_noise(batch: Batch, model: CMIM, seed: int, rank: int, step: int) -> Batch:
-    """All randomness of a step, as a function of (seed, rank, step) alone. Drawn on the CPU: the same on any device."""
-    generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, rank, step]).generate_state(1)[0]))
-    n, t = batch.tokens.shape
-    score = torch.rand((n, t), generator=generator)
-    return batch._replace(
-        noise=torch.randn((n, model.config.latent), generator=generator),
-        log_sigma=torch.rand((n, 1), generator=generator) * -3.0,
-        mask_score=score,
-    )
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    moved = (x if x is None else x.to(device, non_blocking=True) for x in batch)
-    return Batch(*moved)  # type: ignore[arg-type]  # tokens is never None
 
 
 class Run:
@@ -175,12 +139,13 @@ class Run:
     def step(self, batch: Batch) -> StepResult:
         """One optimiser step."""
         config, counters = self.config, self.counters
-        factor = config.schedule.factor(counters.step, counters.seconds)
-        if config.schedule.max_minutes is not None and self.world_size > 1:  # the ranks' clocks differ: rank 0's counts
+        factor = config.schedule.factor(counters.step, counters.seconds, counters.cpu_seconds)
+        if config.schedule.max_steps is None and self.world_size > 1:  # the ranks' clocks differ: rank 0's counts
             shared = torch.tensor([factor], device=self.device)
             dist.broadcast(shared, 0)
             factor = float(shared)
-        batch = to_device(draw_noise(batch, self.model, config.seed, self.rank, counters.step), self.device)
+        batch = draw_noise(batch, self.model, config.seed, self.rank, counters.step, config.objective)
+        batch = to_device(batch, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss, factors = self.objective(self.mark_lengths(batch))
         loss.backward()
@@ -206,7 +171,7 @@ class Run:
             batch = make_batch(
                 self.store, plan.rows[0], self.config.objective, int(self.sampler.edges[plan.bucket[0]]) - 1
             )
-            batch = to_device(draw_noise(batch, self.model, 0, 0, 0), self.device)
+            batch = to_device(draw_noise(batch, self.model, 0, 0, 0, self.config.objective), self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
                 self.objective(self.mark_lengths(batch))[0].backward()
             self.model.zero_grad(set_to_none=True)
@@ -214,7 +179,7 @@ class Run:
     def mark_lengths(self, batch: Batch) -> Batch:
         """Tell the compiler that T varies, so that it compiles once and not once a length."""
         if self.config.compile:
-            for x in (batch.tokens, batch.random_tokens, batch.mask_score):
+            for x in (batch.tokens, batch.random_tokens, batch.mask_score, batch.drop_score):
                 if x is not None:
                     torch._dynamo.mark_dynamic(x, 1)
         return batch
@@ -337,12 +302,12 @@ def _loop(run: Run, stop: StopRequest, on_step: Callable[[int, float], None] | N
     last_save = last_validation = time.monotonic()
     validation: dict[str, Any] = {}
     pending: list[StepResult] = []
-    clock = time.perf_counter()
+    clock = Stopwatch(counters)
     for batch in run.batches():
         now = time.monotonic()
         over = config.wall_minutes is not None and now - started > 60 * config.wall_minutes
         ending = stop.requested or over
-        done = config.schedule.progress(counters.step, counters.seconds) >= 1
+        done = config.schedule.progress(counters.step, counters.seconds, counters.cpu_seconds) >= 1
         ending, done = agree(ending, done, run)
         if ending or done:
             break
@@ -351,8 +316,7 @@ def _loop(run: Run, stop: StopRequest, on_step: Callable[[int, float], None] | N
             on_step(counters.step, float(pending[-1].loss))
         if len(pending) == config.log_every:
             values = check_finite(pending)
-            counters.seconds += time.perf_counter() - clock
-            clock = time.perf_counter()
+            clock.lap()
             if reporter is not None:
                 reporter.report(pending, values)
             pending = []
@@ -366,10 +330,10 @@ def _loop(run: Run, stop: StopRequest, on_step: Callable[[int, float], None] | N
             if main and (save_now or validate_now):
                 run.save()
                 last_save = now
-            clock = time.perf_counter()
+            clock.restart()
     check_finite(pending)
     if pending:
-        counters.seconds += time.perf_counter() - clock
+        clock.lap()
     run.save()
     if reporter is not None:
         validation = run.validate()

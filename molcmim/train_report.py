@@ -35,6 +35,15 @@ def append_json(path: Path, record: dict[str, Any]) -> None:
         file.write(json.dumps(record) + "\n")
 
 
+def warn_of_slow_bf16(bf16: float, single: float) -> None:
+    """Say so if a machine multiplies float32 quicker than bfloat16: many CPUs have no instructions for the latter."""
+    if single > 1.5 * bf16:
+        log.warning(
+            "precision bf16: this CPU multiplies float32 %.1f times as fast; precision=float32 would train faster here",
+            single / bf16,
+        )
+
+
 class Reporter:
     """Progress bar, `log.jsonl` and TensorBoard (if installed) of rank 0."""
 
@@ -43,6 +52,8 @@ class Reporter:
         config = run.config
         peak = config.peak_tflops
         self.peak = peak * 1e12 if peak else gemm_peak(run.device, config.precision)
+        if config.precision == "bf16" and run.device.type == "cpu":
+            warn_of_slow_bf16(gemm_peak(run.device, "bf16", 0.2), gemm_peak(run.device, "float32", 0.2))
         n_parameters = sum(p.numel() for p in run.model.parameters())
         record = {
             "event": "start",
@@ -68,7 +79,8 @@ class Reporter:
             self.peak / 1e12,
         )
         schedule = config.schedule
-        total = schedule.max_steps if schedule.max_steps is not None else round(60 * (schedule.max_minutes or 0))
+        minutes = schedule.max_minutes or schedule.max_cpu_minutes or 0
+        total = schedule.max_steps if schedule.max_steps is not None else round(60 * minutes)
         self.by_steps = schedule.max_steps is not None
         self.bar = tqdm(
             total=total,
@@ -85,7 +97,10 @@ class Reporter:
         self.tensorboard = open_tensorboard(run.output / "tensorboard")
 
     def done(self) -> int:
-        return self.run.counters.step if self.by_steps else int(self.run.counters.seconds)
+        counters = self.run.counters
+        if self.by_steps:
+            return counters.step
+        return int(counters.cpu_seconds if self.run.config.schedule.max_cpu_minutes else counters.seconds)
 
     def report(self, pending: list[StepResult], losses: list[float]) -> None:
         counters = self.run.counters
@@ -102,10 +117,11 @@ class Reporter:
             "step": counters.step,
             "molecules": counters.molecules,
             "seconds": counters.seconds,
+            "cpu_seconds": counters.cpu_seconds,
             "loss": sum(losses) / len(losses),
             **mean,
             "gradient_norm": norm,
-            "lr_factor": self.run.config.schedule.factor(counters.step, counters.seconds),
+            "lr_factor": self.run.config.schedule.factor(counters.step, counters.seconds, counters.cpu_seconds),
             "molecules_per_second": rate,
             "tflops": flops / 1e12,
             "flop_utilisation": utilisation,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,34 @@ ADAMW_ONLY = ("embedding", "unembed", "to_mu", "to_log_sigma", "property_head", 
 
 @dataclass
 class Counters:
-    """Where a run is. Seconds count training only, not validation."""
+    """Where a run is. Both kinds of seconds count training only, not validation, checkpoints or compilation."""
 
     step: int = 0
     epoch: int = 0
     batch: int = 0  #: next batch of the epoch
     molecules: int = 0  #: passes so far, all ranks
     seconds: float = 0.0
+    cpu_seconds: float = 0.0  #: CPU time of this process, all its threads
     flops: float = 0.0  #: matrix-product FLOPs so far, all ranks
+
+
+class Stopwatch:
+    """Adds wall and CPU time to the counters of a run, on which a schedule in minutes or CPU minutes goes."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.counters = counters
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the time since the last lap."""
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def lap(self) -> None:
+        """Count the time since the last lap."""
+        wall, cpu = self.wall, self.cpu
+        self.restart()
+        self.counters.seconds += self.wall - wall
+        self.counters.cpu_seconds += self.cpu - cpu
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:

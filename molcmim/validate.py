@@ -14,6 +14,7 @@ from molcmim.corpus import TokenStore
 from molcmim.generate import reconstruction
 from molcmim.model import CMIM, encoder_input
 from molcmim.tokenizer import Tokenizer
+from molcmim.train_batches import draw_choices, to_device
 from molcmim.train_config import TrainConfig
 
 AT_FLOOR = 0.05  #: a log sigma within this of the floor counts as "at the floor"
@@ -37,7 +38,8 @@ def validate(model: CMIM, store: TokenStore, config: TrainConfig, tokenizer: Tok
         ``token_accuracy`` (teacher-forced), ``exact_reconstruction`` (greedy decoding of mu; shares of 1).
     """
     device = model.embedding.weight.device
-    wants = replace(config.objective, gather_negatives=False)  # other processes don't take part
+    # other processes don't take part
+    wants = replace(config.objective, gather_negatives=False, decoder_dropout=0.0)
     rows = validation_rows(store, config.validate_molecules)
     rows = rows[store.lengths[rows] <= model.config.max_tokens]
     if not len(rows):
@@ -49,20 +51,21 @@ def validate(model: CMIM, store: TokenStore, config: TrainConfig, tokenizer: Tok
     model.eval()
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         for part in np.array_split(rows, max(1, round(len(rows) / config.batch_size))):
-            tokens = torch.from_numpy(store.gather(part)).to(device)
+            tokens = torch.from_numpy(store.gather(part))
             batch = objective.Batch(
                 tokens,
-                torch.from_numpy(store.gather(part, random=True)).to(device) if wants.needs_random_smiles else None,
-                torch.from_numpy(store.properties(part)).to(device) if wants.properties else None,
-                torch.randn((len(part), model.config.latent), generator=generator).to(device),
-                (torch.rand((len(part), 1), generator=generator) * -3.0).to(device),
-                torch.rand(tokens.shape, generator=generator).to(device),
+                torch.from_numpy(store.gather(part, random=True)) if wants.needs_random_smiles else None,
+                torch.from_numpy(store.properties(part)) if wants.properties else None,
+                torch.randn((len(part), model.config.latent), generator=generator),
+                torch.rand((len(part), 1), generator=generator) * -3.0,
+                torch.rand(tokens.shape, generator=generator),
             )
+            batch = to_device(draw_choices(batch, wants, generator), device)
             loss, factors = objective.loss(model, batch, wants)
             for name, value in {"loss": loss, **factors}.items():
                 totals[name] = totals.get(name, 0.0) + float(value) * len(part)
             if model.config.posterior == "learned" and wants.name in objective.SAMPLED:
-                log_sigma = model.encode(encoder_input(tokens)).log_sigma
+                log_sigma = model.encode(encoder_input(batch.tokens)).log_sigma
                 n_floor += int((log_sigma < model.config.log_sigma_floor + AT_FLOOR).sum())
                 n_sigma += log_sigma.numel()
         numbers: dict[str, Any] = {name: value / len(rows) for name, value in totals.items()}

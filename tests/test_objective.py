@@ -222,6 +222,11 @@ def test_missing_random_smiles_is_an_error(model, batch, config):
         ({"tau": 0.0}, "tau"),
         ({"weights": {"negative_kl": 1.0}}, "has no factors"),
         ({"mask_rate": 1.0}, "mask_rate"),
+        ({"random_share": 0.0, "encoder_input": "random_smiles"}, "random_share"),
+        ({"random_share": 0.5}, "encoder_input 'random_smiles'"),
+        ({"random_share": 0.5, "encoder_input": "random_smiles", "name": "infonce"}, "with a decoder"),
+        ({"decoder_dropout": 1.0}, "decoder_dropout"),
+        ({"decoder_dropout": 0.1, "name": "mlm"}, "no decoder"),
     ],
 )
 def test_bad_configuration_names_the_field(values, message):
@@ -237,7 +242,47 @@ def test_masks_touch_real_tokens_only_and_at_least_one(batch):
     assert (dae == MASK).any() and torch.equal(dae == PAD, batch.tokens == PAD)
 
 
+def test_decoder_dropout_masks_what_the_decoder_reads_in_training_only(model, batch):
+    score = torch.linspace(0, 0.99, batch.tokens.numel(), dtype=torch.float64).view(batch.tokens.shape)
+    batch, config = batch._replace(drop_score=score), ObjectiveConfig("cmim", decoder_dropout=0.4)
+    dropped = objective.drop_tokens(batch.tokens, 0.4, score)
+    assert torch.equal(dropped == MASK, (score < 0.4) & (batch.tokens != PAD)) and (dropped == MASK).any()
+    assert decoder_input(dropped)[:, 0].tolist() == [BOS] * 5
+
+    def reconstruction(config: ObjectiveConfig) -> torch.Tensor:
+        return objective.log_factors(model, batch, config)["reconstruction"]
+
+    z, _ = objective.sample_latent(model.encode(encoder_input(batch.tokens)), batch, model)
+    logits = model.logits(model.hidden(z, decoder_input(dropped)))
+    expected = objective.log_reconstruction(logits, encoder_input(batch.tokens))  # the target is whole
+    assert torch.equal(reconstruction(config), expected)
+    assert not torch.equal(expected, reconstruction(ObjectiveConfig("cmim")))
+    model.eval()
+    assert torch.equal(reconstruction(config), reconstruction(ObjectiveConfig("cmim")))
+
+
 # ------------------------------------------------------------------------------------------ the model
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+def test_pooling_is_one_half_of_both(model, batch, pooling):
+    torch.manual_seed(0)
+    single = CMIM(ModelConfig(**{**CONFIG.to_dict(), "pooling": pooling})).double()
+    weights = {k: v for k, v in model.state_dict().items() if k in single.state_dict() and "to_" not in k}
+    single.load_state_dict(weights, strict=False)
+    tokens = encoder_input(batch.tokens)
+    both = model.encoder.pool(*model.encoder.states(tokens))
+    half = both[:, : CONFIG.width] if pooling == "mean" else both[:, CONFIG.width :]
+    assert torch.equal(single.encoder.pool(*single.encoder.states(tokens)), half)
+    assert single.encode(tokens).mu.shape == (5, CONFIG.latent)
+    assert hasattr(single.encoder, "pool_query") is (pooling == "attention")
+    with pytest.raises(ValueError, match="pooling"):
+        ModelConfig(vocab_size=9, pooling="max")
+
+
+def test_a_configuration_from_before_pooling_is_that_of_both():
+    old = {name: value for name, value in CONFIG.to_dict().items() if name != "pooling"}
+    assert ModelConfig.from_dict(old) == CONFIG
 
 
 @pytest.mark.parametrize("encoder", ["transformer", "perceiver"])

@@ -215,6 +215,10 @@ def test_training_needs_no_rdkit(corpus, tmp_path):
         {"objective__encoder_input": "random_smiles", "objective__properties": True},
         {"model__posterior": "sampled"},
         {"model__encoder": "perceiver", "optimizer": {"name": "adamw"}},
+        {"model__pooling": "mean"},
+        {"model__pooling": "attention", "objective__decoder_dropout": 0.3},
+        {"objective__encoder_input": "random_smiles", "objective__random_share": 0.5},
+        {"objective__properties": True, "objective__tau": 0.5, "objective__weights": {"properties": 10.0}},
         {"precision": "bf16", "objective__scaling": "mean"},
     ],
 )
@@ -335,6 +339,8 @@ def test_schedules():
     assert wsd.factor(100, 0) == pytest.approx(0.1)
     cosine = ScheduleConfig("cosine", warmup_steps=1, final=0.0, max_minutes=10)
     assert [cosine.factor(5, seconds) for seconds in (0, 300, 600)] == pytest.approx([1.0, 0.5, 0.0])
+    by_cpu = ScheduleConfig("cosine", warmup_steps=1, final=0.0, max_cpu_minutes=10)
+    assert [by_cpu.factor(5, 1e6, seconds) for seconds in (0, 300, 600)] == pytest.approx([1.0, 0.5, 0.0])
 
 
 @pytest.mark.parametrize(
@@ -342,6 +348,8 @@ def test_schedules():
     [
         ({"max_steps": 5, "max_minutes": 5}, "max_steps or max_minutes"),
         ({}, "max_steps or max_minutes"),
+        ({"max_minutes": 5, "max_cpu_minutes": 5}, "or max_cpu_minutes"),
+        ({"max_cpu_minutes": 0}, "above 0"),
         ({"name": "step", "max_steps": 5}, "schedule name"),
         ({"max_steps": 5, "decay_fraction": 0}, "decay_fraction"),
     ],

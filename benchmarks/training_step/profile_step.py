@@ -15,14 +15,18 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
+import molcmim.model as model_module
 from molcmim import objective
-from molcmim.model import CMIM, ModelConfig, count_flops
+from molcmim.flops import count_flops
+from molcmim.model import CMIM, ModelConfig
 from molcmim.objective import Batch, ObjectiveConfig
 from molcmim.train_config import OptimizerConfig
 from molcmim.train_state import build_optimizers
@@ -40,9 +44,12 @@ KINDS = {
 
 
 def make_step(
-    compiled: bool, batch_size: int, tokens: int, width: int, heads: int, device: torch.device
+    compiled: bool, batch_size: int, tokens: int, width: int, heads: int, device: torch.device, kernel: bool = False
 ) -> Callable[[], None]:
-    """One full optimiser step (bf16 autocast, Muon) on random tokens, as the trainer does it."""
+    """One full optimiser step (bf16 autocast, Muon) on random tokens, as the trainer does it.
+
+    With `kernel`, attention is torch's `scaled_dot_product_attention` in any case.
+    """
     torch.manual_seed(0)
     model = CMIM(ModelConfig(vocab_size=244, width=width, heads=heads, mlp_width=4 * width)).to(device)
     optimizers = build_optimizers(model, OptimizerConfig())
@@ -51,7 +58,7 @@ def make_step(
     loss_of = torch.compile(objective.loss) if compiled else objective.loss
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16), attention_by_kernel() if kernel else nullcontext():
             loss, _ = loss_of(model, batch, config)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
@@ -61,6 +68,17 @@ def make_step(
         synchronize(device)
 
     return step
+
+
+@contextmanager
+def attention_by_kernel() -> Iterator[None]:
+    """While in the block, the model's attention is torch's kernel."""
+    usual = model_module.attention
+    model_module.attention = F.scaled_dot_product_attention
+    try:
+        yield
+    finally:
+        model_module.attention = usual
 
 
 def seconds_of(function: Callable[[], None]) -> float:
@@ -89,6 +107,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--heads", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--attention", action="store_true", help="also steps with torch's attention kernel instead of plain products"
+    )
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -96,12 +117,10 @@ def main() -> None:
     config = ModelConfig(vocab_size=244, width=arguments.width, heads=1, mlp_width=4 * arguments.width)
     flops = 3 * count_flops(config, arguments.tokens) * arguments.batch_size
 
-    steps = {
-        name: make_step(
-            name == "compiled", arguments.batch_size, arguments.tokens, arguments.width, arguments.heads, device
-        )
-        for name in ("eager", "compiled")
-    }
+    shape = (arguments.batch_size, arguments.tokens, arguments.width, arguments.heads, device)
+    steps = {name: make_step(name == "compiled", *shape) for name in ("eager", "compiled")}
+    if arguments.attention:
+        steps |= {f"{name}, kernel": make_step(name == "compiled", *shape, kernel=True) for name in list(steps)}
     for step in steps.values():  # compile, warm up
         step()
         step()
