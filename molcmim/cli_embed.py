@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from molcmim.cli_options import Compute, IdColumn, Kind, ModelOption, Policy, PolicyOption, SmilesColumn, Workers
+from molcmim.cli_shards import Engine, RayOptions, choose_part, embed_shards, local_device, ray_options
 
 if TYPE_CHECKING:
     from molcmim.api import MolCMIM
     from molcmim.scoring.manifest import JobOptions
-    from molcmim.scoring.run import RunSummary
     from molcmim.scoring.source import Source
 
 FAILED = 3  #: exit code: the output is complete, but has more bad rows than --fail-on allows
-INTERRUPTED = 130  #: exit code, as of any program that Ctrl-C ended
 THRESHOLD = re.compile(r"(?P<status>\w+)\s*>\s*(?P<number>\d+\.?\d*|\.\d+)\s*(?P<percent>%?)")
 
 
@@ -66,7 +65,7 @@ def embed(
         typer.Argument(
             metavar="IN...",
             help="Molecules: .smi, .txt (SMILES and name on each line), .csv, .tsv (tables), .sdf, each also with "
-            ".gz, .xz or .zst; .parquet; folders and globs of such files; - for standard input.",
+            ".gz, .xz or .zst; .parquet; folders and globs of such files, all of one format; - for standard input.",
             show_default=False,
         ),
     ],
@@ -129,6 +128,18 @@ def embed(
     world: Annotated[
         int | None, typer.Option(help="Of how many parts.", min=1, show_default="from torchrun or a Slurm array, or 1")
     ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="ray: on the Ray cluster of RAY_ADDRESS, or with Ray on this machine.")
+    ] = Engine.plain,
+    actors: Annotated[
+        int | None,
+        typer.Option(
+            help="With Ray: processes that hold a model.", min=1, show_default="one a GPU, else 3/4 of the CPUs"
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="With Ray: CPUs and torch threads of each.", min=1, show_default="1")
+    ] = None,
 ) -> None:
     """Embed molecules: one row out for each row in, in order; a bad row has a status and no vector.
 
@@ -141,9 +152,16 @@ def embed(
     thresholds = [parse_threshold(text) for text in fail_on or []]
     sharded = is_folder(output)
     if not sharded:
+        other_engine = None if engine is Engine.plain else engine.value
         given = {"--shard-rows": shard_rows, "--merge": merge, "--rank": rank, "--world": world}
-        refuse_options(given, f"only if the output is a folder, but got {output!r}")
+        refuse_options(given | {"--engine": other_engine}, f"only if the output is a folder, but got {output!r}")
     part = choose_part(rank, world) if sharded else (0, 1)
+    on_ray: RayOptions | None = None
+    if engine is Engine.plain:
+        refuse_options({"--actors": actors, "--threads": threads}, "only with --engine ray")
+    else:
+        refuse_options({"--rank": rank, "--world": world, "--workers": workers}, "only with --engine plain")
+        on_ray = ray_options(part, model, actors, threads, device)
     if merge is not None and part[1] > 1:
         raise typer.BadParameter("merge when all parts are done: the same command with --rank 0 --world 1")
     from molcmim.scoring.manifest import JobOptions
@@ -164,9 +182,12 @@ def embed(
             check_file_output(source, Path(output))
         from molcmim.api import MolCMIM
 
-        network = MolCMIM.from_pretrained(model, device=device or local_device(), dtype=compute.value)
+        here = "cpu" if on_ray else device or local_device()
+        network = MolCMIM.from_pretrained(model, device=here, dtype=compute.value)
         if sharded:
-            statuses = embed_shards(network, source, Path(output), options, shard_rows, columns, part, workers, merge)
+            statuses = embed_shards(
+                network, source, Path(output), options, shard_rows, columns, part, workers, merge, on_ray
+            )
         else:
             statuses = embed_one(network, source, Path(output), options, columns, workers)
     exceeded = [threshold for threshold in thresholds if share_of(statuses, threshold) > threshold.share]
@@ -202,76 +223,6 @@ def embed_one(
     typer.echo(f"{summary.n_rows:,} rows -> {output} in {summary.seconds:.1f} s ({rate:,.0f} molecules/s)")
     print_statuses(summary)
     return summary.statuses
-
-
-def embed_shards(
-    network: MolCMIM,
-    source: Source,
-    folder: Path,
-    options: JobOptions,
-    shard_rows: int | None,
-    columns: dict[str, str | None],
-    part: tuple[int, int],
-    workers: int | None,
-    merge: Path | None,
-) -> Counter[str]:
-    """Everything, or this machine's part of it, into shards; rows per status. Exits if it was interrupted."""
-    from molcmim.cli_run import terminate_as_interrupt
-    from molcmim.scoring.manifest import open_job
-    from molcmim.scoring.merge import merge_shards
-    from molcmim.scoring.run import run_shards
-
-    rank, world = part
-    with terminate_as_interrupt(), byte_bar(source) as progress:
-        manifest = open_job(folder, network, source, options, shard_rows, columns, progress)
-    if world > 1:
-        typer.echo(f"part {rank} of {world}")
-    summary = run_shards(
-        network, source, manifest, folder, rank, world, workers, None, lambda text: typer.echo(text, err=True)
-    )
-    print_run(summary, folder)
-    if summary.interrupted:
-        left = summary.n_shards - summary.n_finished
-        typer.echo(f"interrupted; {left:,} shards are left: the same command goes on from here", err=True)
-        raise typer.Exit(INTERRUPTED)
-    if merge is not None:
-        with terminate_as_interrupt():
-            n_rows, _ = merge_shards(folder, merge)
-        typer.echo(f"{n_rows:,} rows -> {merge}")
-    return summary.statuses
-
-
-@contextmanager
-def byte_bar(source: Source) -> Iterator[Any]:
-    """A bar over the bytes of the input, for the pass that plans the work or compares it with the plan."""
-    from tqdm import tqdm
-
-    with tqdm(total=source.size, unit="B", unit_scale=True, desc="reading", disable=None, leave=False) as bar:
-        yield lambda n_bytes, n_rows: bar.update(n_bytes - bar.n)
-
-
-def print_run(summary: RunSummary, folder: Path) -> None:
-    """The table at the end of a run over shards."""
-    rate = summary.n_new_rows / max(summary.seconds, 1e-9)
-    typer.echo(
-        f"{summary.n_rows:,} rows in {summary.n_finished:,} of {summary.n_shards:,} shards -> {folder}; "
-        f"{summary.n_new_rows:,} of them now, in {summary.seconds:.1f} s ({rate:,.0f} molecules/s)"
-    )
-    total = max(1, summary.n_rows)
-    for status, count in summary.statuses.most_common():
-        typer.echo(f"  {status:<16} {count:>14,} {100 * count / total:>9.4f} %")
-    if summary.n_new_rows:
-        typer.echo(f"  {'through the model':<16} {summary.n_embedded:>13,}  (equal molecules of a shard only once)")
-        for name, seconds in (
-            ("waiting for rows", summary.times.waiting),
-            ("model", summary.times.model),
-            ("writing (beside)", summary.times.writing),
-            ("chemistry (CPU)", summary.chemistry_seconds),
-        ):
-            typer.echo(f"  {name:<16} {seconds:>14,.1f} s")
-    if summary.n_surplus:
-        surplus = f"{summary.n_surplus:,} rows have more fields than the header; the surplus is left out"
-        typer.echo(f"warning: {surplus}", err=True)
 
 
 def is_folder(output: str) -> bool:
@@ -314,30 +265,6 @@ def refuse_options(given: Mapping[str, object], why: str) -> None:
     for name, value in given.items():
         if value is not None:
             raise typer.BadParameter(f"expected {why}", param_hint=name)
-
-
-def choose_part(rank: int | None, world: int | None) -> tuple[int, int]:
-    """Rank and world as given, else of the launcher's environment, else (0, 1)."""
-    from molcmim.scoring.part import rank_and_world
-
-    if (rank is None) != (world is None):
-        raise typer.BadParameter("give both --rank and --world, or neither")
-    if rank is None or world is None:
-        rank, world = rank_and_world(os.environ)
-    if rank >= world:
-        raise typer.BadParameter(f"expected 0 to {world - 1}, got {rank}", param_hint="--rank")
-    return rank, world
-
-
-def local_device() -> str | None:
-    """Under torchrun, the GPU of this process's number on its machine; else None."""
-    local = os.environ.get("LOCAL_RANK")
-    if local is None:
-        return None
-    import torch
-
-    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return f"cuda:{int(local) % n}" if n else None
 
 
 def parse_threshold(text: str) -> Threshold:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All results of this folder; about six hours of one core, most of it optimisation. Each line can be run by itself.
 #   MOLCMIM_DATA=...                  with moses/ below it: the molsets 0.3.1 wheel (pip download molsets==0.3.1 --no-deps)
-#   CORPUS=...                        token shards of the pretraining corpus (molcmim corpus build, see data/README.md)
+#   CORPUS=...                        token shards of the pretraining corpus (the two commands are in docs/training.md)
 set -euo pipefail
 cd "$(dirname "$0")"
 : "${CORPUS:?a directory of token shards}"

@@ -51,12 +51,12 @@ def held_out(corpus: Path, seed: int = 0, source: str | None = None) -> list[str
     seed
         Of the order.
     source
-        Only those of the source of that name.
+        Only those of the source of that name, or of that name and an ending (``"moses"``: moses.smi).
     """
     store, tokenizer = TokenStore.open(corpus, "valid"), load_tokenizer(corpus / "vocab.json")
     rows = np.random.default_rng(seed).permutation(len(store))
     if source is not None:
-        names = [info.name for info in store.info.sources]
+        names = [info.name.split(".")[0] for info in store.info.sources]
         rows = rows[store.source[rows] == names.index(source)]
     return [tokenizer.decode(row.tolist()) for row in store.rows(rows)]
 

@@ -60,17 +60,17 @@ def write_durably(target: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path, names: Iterable[str]) -> list[str]:
+def remove_leftovers(folder: Path, names: Iterable[str], nobody_writes: bool = False) -> list[str]:
     """Remove temporary files of dead processes for these targets; the names of those removed, sorted.
 
     One with this process's own id is a leftover as well (in containers the ids repeat): call this before
-    writing anything.
+    writing anything. Of files written on other machines the id says nothing: with `nobody_writes` all of them go.
     """
     wanted = set(names)
     removed = []
     for path in sorted(folder.glob(".*.part")):
         match = PART.fullmatch(path.name)
-        if match and match["name"] in wanted and not _in_use(int(match["pid"])):
+        if match and match["name"] in wanted and (nobody_writes or not _in_use(int(match["pid"]))):
             with contextlib.suppress(FileNotFoundError):  # another process was quicker
                 path.unlink()
                 removed.append(path.name)

@@ -99,8 +99,11 @@ class Manifest:
         return f'{head},\n "shards": [\n{shards}\n ]\n}}\n'.encode()
 
 
-def settings_of(model: MolCMIM, options: JobOptions) -> dict[str, Any]:
-    """What decides a row's vector: the model, the options, the versions of the software."""
+def settings_of(model: MolCMIM, options: JobOptions, device: str | None = None) -> dict[str, Any]:
+    """What decides a row's vector: the model, the options, the versions of the software.
+
+    `device` is the kind of device (``"cpu"``, ``"cuda"``) that will do the work, if it isn't the one `model` is on.
+    """
     from molcmim.cli_run import facts_of
     from molcmim.embed import check_kind, embedding_width
 
@@ -109,6 +112,8 @@ def settings_of(model: MolCMIM, options: JobOptions) -> dict[str, Any]:
     parts = {name: model.config[name] for name in ("architecture", "tokenizer", "objective", "scales", "policy")}
     parts["vocabulary"] = files.get("vocab.json")
     facts: dict[str, Any] = dict(facts_of(model, options.kind, options.policy, options.exact, options.dtype))
+    if device is not None:
+        facts["device"] = device
     return {
         **facts,
         "exact": options.exact,
@@ -126,6 +131,7 @@ def make_manifest(
     shard_rows: int = SHARD_ROWS,
     columns: Mapping[str, str | None] | None = None,
     progress: Progress | None = None,
+    device: str | None = None,
 ) -> Manifest:
     """Plan a run: one pass over the input.
 
@@ -136,13 +142,15 @@ def make_manifest(
         later runs.
     progress
         See `Source.scan`.
+    device
+        See `settings_of`.
 
     Raises
     ------
     ValueError, OSError
         If an option is not one of those there are, or the input can't be read twice or is damaged.
     """
-    settings = settings_of(model, options)
+    settings = settings_of(model, options, device)
     check_seekable(source)
     scan = source.scan(shard_rows, progress)
     shards = list(scan.ranges) or [RowRange(0, 0, 0, 0, None)]  # no rows: one shard that says so
@@ -209,6 +217,7 @@ def open_job(
     shard_rows: int | None = None,
     columns: Mapping[str, str | None] | None = None,
     progress: Progress | None = None,
+    device: str | None = None,
 ) -> Manifest:
     """The folder's manifest if it agrees with this run, or a new one, written.
 
@@ -220,6 +229,8 @@ def open_job(
         Made if it isn't there; its parent must be.
     shard_rows
         Default: what the manifest says, or `SHARD_ROWS`.
+    device
+        See `settings_of`.
 
     Raises
     ------
@@ -232,14 +243,14 @@ def open_job(
     check_folder(folder)
     if (folder / MANIFEST).exists():
         manifest = read_manifest(folder)
-        compare_job(manifest, settings_of(model, options), source, shard_rows, columns, progress)
+        compare_job(manifest, settings_of(model, options, device), source, shard_rows, columns, progress)
         return manifest
     check_seekable(source)
     settings_of(model, options)  # before the folder is made
     folder.mkdir(exist_ok=True)
     probe_writable(folder)
     manifest = make_manifest(
-        model, source, options, SHARD_ROWS if shard_rows is None else shard_rows, columns, progress
+        model, source, options, SHARD_ROWS if shard_rows is None else shard_rows, columns, progress, device
     )
     if (folder / MANIFEST).exists():  # another rank was quicker
         compare_manifests(read_manifest(folder), manifest)

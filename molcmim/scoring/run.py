@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -91,17 +91,10 @@ def run_shards(
     """
     numbers = part_of(len(manifest.shards), rank, world)
     manifest.check_model(model)
-    names = {number: manifest.shard_name(number) for number in numbers}
     # A process of another machine looks dead from here: so leave alone what another part may be writing.
-    remove_leftovers(folder, [*names.values(), *([MANIFEST] if world == 1 else [])])
-    done = {number: summary for number in numbers if (summary := finished(manifest, number, folder)) is not None}
-    todo = [number for number in numbers if number not in done]
-    for number in todo:
-        if (folder / names[number]).exists():
-            say(f"{names[number]} is damaged or of another run: it is made again")
-    if done:
-        say(f"{len(done):,} of {len(numbers):,} shards are finished already")
-    start, cpu = time.perf_counter(), _children_seconds()
+    remove_leftovers(folder, targets(manifest, numbers) if world == 1 else targets(manifest, numbers)[1:])
+    done, todo = sort_out(manifest, numbers, folder, say)
+    start, cpu = time.perf_counter(), children_seconds()
     new: list[ShardSummary] = []
     with StopRequest(STOPPING) as stop, ProgressBar(manifest, numbers, done, show_progress) as bar:
         with _stream(source, manifest, todo, workers) as stream:
@@ -111,19 +104,53 @@ def run_shards(
                 prepared = take_rows(stream, manifest.shards[number].n)
                 new.append(embed_shard(model, source, manifest, number, folder, None, bar.advance, prepared))
         interrupted = stop.requested and len(new) < len(todo)
-    summaries = [*done.values(), *new]
+    seconds, cpu = time.perf_counter() - start, children_seconds() - cpu
+    return added_up(done.values(), new, len(numbers), seconds, cpu, source.n_surplus, interrupted)
+
+
+def targets(manifest: Manifest, numbers: Sequence[int]) -> list[str]:
+    """Names of the files that a run over these shards writes, the manifest first."""
+    return [MANIFEST, *(manifest.shard_name(number) for number in numbers)]
+
+
+def sort_out(
+    manifest: Manifest, numbers: Sequence[int], folder: Path, say: Callable[[str], object]
+) -> tuple[dict[int, ShardSummary], list[int]]:
+    """Shards that are finished, and numbers of those that are to be made; says what it found."""
+    done = {number: summary for number in numbers if (summary := finished(manifest, number, folder)) is not None}
+    todo = [number for number in numbers if number not in done]
+    for number in todo:
+        name = manifest.shard_name(number)
+        if (folder / name).exists():
+            say(f"{name} is damaged or of another run: it is made again")
+    if done:
+        say(f"{len(done):,} of {len(numbers):,} shards are finished already")
+    return done, todo
+
+
+def added_up(
+    done: Iterable[ShardSummary],
+    new: Sequence[ShardSummary],
+    n_shards: int,
+    seconds: float,
+    chemistry_seconds: float,
+    n_surplus: int,
+    interrupted: bool,
+) -> RunSummary:
+    """The summary of a run that found shards `done` and made those in `new`; the rest as in `RunSummary`."""
+    summaries = [*done, *new]
     return RunSummary(
         n_rows=sum(summary.n_rows for summary in summaries),
         statuses=sum((summary.statuses for summary in summaries), Counter[str]()),
         n_new_rows=sum(summary.n_rows for summary in new),
         n_embedded=sum(summary.n_embedded for summary in new),
-        n_shards=len(numbers),
+        n_shards=n_shards,
         n_finished=len(summaries),
         n_new=len(new),
-        seconds=time.perf_counter() - start,
+        seconds=seconds,
         times=sum((summary.times for summary in new), Times()),
-        chemistry_seconds=_children_seconds() - cpu,
-        n_surplus=source.n_surplus,
+        chemistry_seconds=chemistry_seconds,
+        n_surplus=n_surplus,
         interrupted=interrupted,
     )
 
@@ -138,7 +165,7 @@ def _stream(source: Source, manifest: Manifest, numbers: Sequence[int], workers:
         yield stream
 
 
-def _children_seconds() -> float:
+def children_seconds() -> float:
     """CPU seconds of child processes that have ended, where the system counts them."""
     try:
         import resource

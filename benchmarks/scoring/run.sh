@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# All results of this folder; about two hours of an idle machine with two cores. Each line can be run by itself, and goes
+# on where it was stopped.
+#   MOLECULES=...                     a file of more than a million different SMILES, one a line; also .gz or .xz
+set -euo pipefail
+cd "$(dirname "$0")"
+: "${MOLECULES:?a file of SMILES}"
+
+python rates.py --molecules "$MOLECULES"
+python memory.py --molecules "$MOLECULES" --one-shard
+python hostile_rows.py --molecules "$MOLECULES"
+python plan.py
+python report.py
