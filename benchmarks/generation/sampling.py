@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from study import SAMPLES, Study, options, sha256
+from study import SAMPLES, Study, options, sha256, source_number
 
 from molcmim import MolCMIM
 from molcmim.corpus import TokenStore
@@ -34,8 +34,7 @@ REPAIR = 5
 def moses_mixture(model: MolCMIM, corpus: Path, seed: int) -> Mixture:
     """A mixture fitted to the codes of MOSES' training molecules, of those in the corpus' training part."""
     store, tokenizer = TokenStore.open(corpus, "train"), load_tokenizer(corpus / "vocab.json")
-    number = [info.name for info in store.info.sources].index("moses")
-    rows = np.flatnonzero(np.asarray(store.source) == number)
+    rows = np.flatnonzero(np.asarray(store.source) == source_number(store, "moses"))
     rows = np.random.default_rng(seed).choice(rows, MIXTURE_ROWS, replace=False)
     smiles = [tokenizer.decode(row.tolist()) for row in store.rows(np.sort(rows))]
     return fit_mixture(model, smiles, seed=seed, corpus="MOSES, training part")

@@ -56,9 +56,13 @@ def held_out(corpus: Path, seed: int = 0, source: str | None = None) -> list[str
     store, tokenizer = TokenStore.open(corpus, "valid"), load_tokenizer(corpus / "vocab.json")
     rows = np.random.default_rng(seed).permutation(len(store))
     if source is not None:
-        names = [info.name.split(".")[0] for info in store.info.sources]
-        rows = rows[store.source[rows] == names.index(source)]
+        rows = rows[store.source[rows] == source_number(store, source)]
     return [tokenizer.decode(row.tolist()) for row in store.rows(rows)]
+
+
+def source_number(store: TokenStore, name: str) -> int:
+    """Number of the corpus' source of that name, whatever its ending; ValueError if there is none."""
+    return [info.name.split(".")[0] for info in store.info.sources].index(name)
 
 
 def embeddable(model: MolCMIM, smiles: Sequence[str]) -> list[str]:
