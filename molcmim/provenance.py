@@ -16,17 +16,28 @@ from typing import Any
 import molcmim
 
 PACKAGES = ("torch", "rdkit", "numpy", "scikit-learn")
+#: instruction sets that decide how fast a CPU multiplies matrices, the best first
+INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "bf16", "asimd")
+
+
+def cpu_kind(info: str) -> str:
+    """A CPU's name, family, model and best instruction set, from the text of /proc/cpuinfo.
+
+    Clouds give one name to machines that differ by a factor of ten in bfloat16. Without the text: the architecture.
+    """
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in info.splitlines())}
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    details = [f"{key.removeprefix('cpu ')} {fields[key]}" for key in ("cpu family", "model") if fields.get(key)]
+    details += [each for each in INSTRUCTIONS if each in flags][:1]
+    return f"{name} ({', '.join(details)})" if details else name
 
 
 def machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """Kind of machine and versions of packages; no names or paths of the machine."""
-    cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
     facts: dict[str, Any] = {
-        "cpu": cpu,
+        "cpu": cpu_kind(info.read_text() if info.is_file() else ""),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "molcmim": molcmim.__version__,
