@@ -148,6 +148,35 @@ def test_parts_by_option_and_environment(
     embed(checkpoint, source, "-o", tmp_path / "single.parquet")
 
 
+@pytest.mark.slow
+def test_torchrun_makes_the_files_of_one_process(checkpoint: Path, source: Path, tmp_path: Path) -> None:
+    job = [
+        "-m",
+        "molcmim",
+        "embed",
+        source,
+        "-m",
+        checkpoint,
+        "--shard-rows",
+        "30",
+        "--workers",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for name, words in (("two", [*launcher, *job]), ("one", job)):
+        line = [sys.executable, *map(str, words), "-o", str(tmp_path / name)]
+        done = subprocess.run(line, env=environment, text=True, capture_output=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert sorted(part for part in done.stdout.splitlines() if part.startswith("part ")) == (
+            ["part 0 of 2", "part 1 of 2"] if name == "two" else []
+        )
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    assert len(contents(tmp_path / "two")) == 5
+
+
 def test_newer_inputs_into_one_file(checkpoint: Path, model: MolCMIM, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("smiles,id,x\nCCO,1,\nCCN,2,b\n")
     (tmp_path / "b.csv.gz").write_bytes(gzip.compress(b"smiles,id,x\nbad,3,c\n"))
