@@ -54,6 +54,7 @@ SOURCES = {
     "mixture-moses": "mixture of MOSES' training part",
     "mixture-moses-repair": "the same, repaired",
 }
+RESCORED = ("rescored_samples", "rescored_optimization")
 BUDGETS = (100, 300, 1000, 2000, 5000)
 
 
@@ -281,8 +282,8 @@ which every variant has its turn.
 """
 
 
-def rescored_section(found: Results) -> str:
-    rows = found["rows"]
+def rescored_section(found: Sequence[Results]) -> str:
+    rows = [row for result in found for row in result["rows"]]
     differences = [(abs(row["reported"] - row["again"]), row) for row in rows]
     worst = sorted(differences, key=lambda pair: -pair[0])[:6]
     listed = [[r["file"], r["measure"], number(r["reported"], 5), number(r["again"], 5)] for _, r in worst]
@@ -294,7 +295,7 @@ numbers; {far} differ by more than 0.0005. The largest differences:
 
 {table(["file", "measure", "reported", "again"], listed)}
 
-{made(found)}
+{made(*found)}
 """
 
 
@@ -315,7 +316,7 @@ def main() -> None:
         "optimization_qed_cma_0.4": lambda: qed_section(qed),
         "optimization_plogp_random_0.4": lambda: plogp_section(plogp),
         "speed": lambda: speed_section(load("speed")),
-        "rescored": lambda: rescored_section(load("rescored")),
+        "rescored_samples": lambda: rescored_section([load(name) for name in RESCORED if exists(name)]),
     }
     sections = [make() for name, make in makers.items() if exists(name)]
     text = "# Generation: results\n\nMade by report.py from results/*.json.\n\n" + "\n".join(sections)

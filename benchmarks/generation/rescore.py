@@ -5,8 +5,8 @@
 
 Nothing here uses molcmim's decoding loop, cache, metrics or sets of hashes: tokens come from whole-sequence passes of
 the network over the growing prefix, measures from RDKit, pandas and fcd_torch, the training set from its texts. Needs
-samples/ as the other scripts of this folder have left it. Writes results/rescored.json: each number as reported and as
-found again.
+samples/ as the other scripts of this folder have left it (--only optimization: results/ alone). Writes
+results/rescored_samples.json and results/rescored_optimization.json: each number as reported and as found again.
 """
 
 from __future__ import annotations
@@ -219,16 +219,26 @@ def moses_training_texts() -> set[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    given = options(__doc__).parse_args(arguments)
+    parser = options(__doc__)
+    parser.add_argument("--only", choices=("samples", "optimization"), help="default: both")
+    given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     model = MolCMIM.from_pretrained(given.model)
-    study = Study(model)
-    training = training_texts(given.corpus)
-    rows = [*neighbours(model, training, given.seed), *interpolation(), *optimization()]
-    rows += sampling(model, training, moses_training_texts(), given.seed)
+    if given.only != "optimization":
+        study = Study(model)
+        training = training_texts(given.corpus)
+        rows = [*neighbours(model, training, given.seed), *interpolation()]
+        rows += sampling(model, training, moses_training_texts(), given.seed)
+        write(study, given.out / "rescored_samples.json", rows, {"training_molecules": len(training)})
+    if given.only != "samples":
+        study = Study(model)
+        write(study, given.out / "rescored_optimization.json", list(optimization()), {})
+
+
+def write(study: Study, path: Path, rows: list[Row], facts: Row) -> None:
     for row in rows:
         print(f"{row['file']:38} {row['measure']:48} {row['reported']:.5f} {row['again']:.5f}")
-    study.write(given.out / "rescored.json", {"training_molecules": len(training), "rows": rows}, "rescore.py")
+    study.write(path, {**facts, "rows": rows}, "rescore.py")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from job import COMPUTE, KIND, SHARD_ROWS, clean_folder, clean_run, watched
+from job import KIND, SHARD_ROWS, add_compute, clean_folder, clean_run, watched
 from memory import run_settings
 from study import REPOSITORY, Study, options, read_molecules
 
@@ -50,14 +50,15 @@ class Row(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__)
+    add_compute(parser)
     parser.add_argument("--rows", type=int, default=1_000_000, help="clean ones")
     parser.add_argument("--share", type=float, default=0.01, help="hostile rows by clean ones")
     parser.add_argument("--crashes", type=int, default=30, help="of them, rows that crash a worker")
     parser.add_argument("--timeouts", type=int, default=5, help="of them, rows at which one hangs")
     given = parser.parse_args(arguments)
     smiles = read_molecules(given.molecules, given.rows, given.seed)
-    shared = Study(given, "memory", run_settings(given.seed, given.rows), kept="runs")
-    settings = {"kind": KIND, "compute": COMPUTE, "seed": given.seed, "rows": given.rows, "share": given.share}
+    shared = Study(given, "memory", run_settings(given, given.rows), kept="runs")
+    settings = {"kind": KIND, "compute": given.compute, "seed": given.seed, "rows": given.rows, "share": given.share}
     settings |= {"crashes": given.crashes, "timeouts": given.timeouts}
     study = Study(given, "hostile_rows", settings)
     clean = clean_run(shared, smiles, "parquet")
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         def make(faults: dict[str, str] = faults) -> dict[str, Any]:
             write_rows(path, smiles, rows)
             try:
-                found = watched(given.model, path, folder, SHARD_ROWS, {"MOLCMIM_FAULTS": json.dumps(faults)})
+                found = watched(given, path, folder, SHARD_ROWS, {"MOLCMIM_FAULTS": json.dumps(faults)})
                 return {**found, "check": check(smiles, rows, faults, clean_folder(shared, given.rows), folder)}
             finally:
                 path.unlink()

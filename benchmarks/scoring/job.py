@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import os
 import shutil
@@ -18,8 +19,18 @@ from study import Study, mib, peak_kib
 PERIOD = 0.2  #: seconds between two looks at /proc
 POINTS = 20  #: of a run's course in the result
 SHARD_ROWS = 100_000
-KIND, COMPUTE = "latent", "bfloat16"  #: the quickest; other kinds differ by the width of the vectors
+KIND = "latent"  #: the quickest; other kinds differ by the width of the vectors
 Usage = dict[int, tuple[int, int]]  #: process id: VmHWM and Pss, in KiB
+
+
+def add_compute(parser: argparse.ArgumentParser) -> None:
+    """The option --compute."""
+    parser.add_argument(
+        "--compute",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="precision of matrix products; bfloat16 is quicker on CPUs that have instructions for it",
+    )
 
 
 def write_input(path: Path, smiles: Sequence[str]) -> None:
@@ -52,7 +63,7 @@ def clean_run(study: Study, smiles: Sequence[str], ending: str, shard_rows: int 
         target = folder if keep else study.given.work / "clean"
         write_input(path, smiles)
         try:
-            return {"rows": n, **watched(study.given.model, path, target, shard_rows)}
+            return {"rows": n, **watched(study.given, path, target, shard_rows)}
         finally:
             path.unlink()
             if not keep:
@@ -68,9 +79,11 @@ def clean_folder(study: Study, n: int) -> Path:
 
 
 def watched(
-    model: str, path: Path, folder: Path, shard_rows: int, variables: Mapping[str, str] | None = None
+    given: argparse.Namespace, path: Path, folder: Path, shard_rows: int, variables: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Embed a file into a fresh folder; seconds, start-up included, and the memory of the processes.
+
+    Of the script's options, `given`, it takes `model` and `compute`.
 
     Raises
     ------
@@ -78,8 +91,8 @@ def watched(
         If the command fails.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    words = ["embed", str(path), "-o", str(folder), "--shard-rows", str(shard_rows), "-m", model]
-    words += ["--kind", KIND, "--compute", COMPUTE, "--device", "cpu"]
+    words = ["embed", str(path), "-o", str(folder), "--shard-rows", str(shard_rows), "-m", given.model]
+    words += ["--kind", KIND, "--compute", given.compute, "--device", "cpu"]
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "molcmim", *words], stdout=subprocess.DEVNULL, env={**os.environ, **(variables or {})}

@@ -10,11 +10,12 @@ results/memory.json.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from job import COMPUTE, KIND, PERIOD, SHARD_ROWS, clean_run, write_input
+from job import KIND, PERIOD, SHARD_ROWS, add_compute, clean_run, write_input
 from study import Study, child, options, read_molecules
 
 FORMATS = ("parquet", "smi")
@@ -25,6 +26,7 @@ PARTS = ("parent_mib", "worker_mib", "together_mib")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__)
+    add_compute(parser)
     parser.add_argument("--rows", type=int, nargs=2, default=list(ROWS), metavar=("FEW", "MANY"))
     parser.add_argument("--formats", nargs="+", choices=("parquet", "smi", "smi.gz"), default=list(FORMATS))
     parser.add_argument("--one-shard", action="store_true", help="the larger .smi also as a single shard")
@@ -32,14 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     few, many = given.rows
     smiles = read_molecules(given.molecules, many, given.seed)
     # hostile_rows.py looks for its clean run among these measurements, so nothing more may be in the settings
-    study = Study(given, "memory", run_settings(given.seed, many), kept="runs")
+    study = Study(given, "memory", run_settings(given, many), kept="runs")
     cases = [(ending, SHARD_ROWS) for ending in given.formats] + [("smi", many)] * given.one_shard
     results = []
     for ending, shard_rows in cases:
         small, large = (clean_run(study, smiles[:n], ending, shard_rows) for n in (few, many))
         results.append({"format": ending, "shard_rows": shard_rows, "few": small, "many": large, **grown(small, large)})
         print(f"{ending}, shards of {shard_rows:,}: " + ", ".join(f"{p} ×{results[-1]['ratio'][p]}" for p in PARTS))
-    facts = {"kind": KIND, "compute": COMPUTE, "seed": given.seed, "rows": given.rows, "period_seconds": PERIOD}
+    facts = {"kind": KIND, "compute": given.compute, "seed": given.seed, "rows": given.rows, "period_seconds": PERIOD}
     study.write({**facts, "runs": results, "reading": reading(study, smiles, given.rows)})
 
 
@@ -56,9 +58,9 @@ def reading(study: Study, smiles: Sequence[str], rows: Sequence[int]) -> list[di
     return found
 
 
-def run_settings(seed: int, n: int) -> dict[str, Any]:
+def run_settings(given: argparse.Namespace, n: int) -> dict[str, Any]:
     """What the runs that are shared with hostile_rows.py depend on; `n`: of how many molecules a sample was drawn."""
-    return {"kind": KIND, "compute": COMPUTE, "seed": seed, "sample": n}
+    return {"kind": KIND, "compute": given.compute, "seed": given.seed, "sample": n}
 
 
 def grown(small: dict[str, Any], large: dict[str, Any]) -> dict[str, Any]:
