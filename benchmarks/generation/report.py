@@ -288,10 +288,11 @@ def rescored_section(found: Sequence[Results]) -> str:
     worst = sorted(differences, key=lambda pair: -pair[0])[:6]
     listed = [[r["file"], r["measure"], number(r["reported"], 5), number(r["again"], 5)] for _, r in worst]
     far = sum(difference > 0.0005 for difference, _ in differences)
+    files = ", ".join(dict.fromkeys(row["file"] for row in rows))
     return f"""## Scored again
 
 An independent script, without the cache, the decoding loop or the measures of the package, looked at {len(rows)}
-numbers; {far} differ by more than 0.0005. The largest differences:
+numbers; {far} differ by more than 0.0005. Files: {files}. The largest differences:
 
 {table(["file", "measure", "reported", "again"], listed)}
 

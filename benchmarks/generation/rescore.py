@@ -5,7 +5,8 @@
 
 Nothing here uses molcmim's decoding loop, cache, metrics or sets of hashes: tokens come from whole-sequence passes of
 the network over the growing prefix, measures from RDKit, pandas and fcd_torch, the training set from its texts. Needs
-samples/ as the other scripts of this folder have left it (--only optimization: results/ alone). Writes
+samples/ as the other scripts of this folder have left it (--only optimization: results/ alone); files of samples that
+aren't there are left out, and named. Writes
 results/rescored_samples.json and results/rescored_optimization.json: each number as reported and as found again.
 """
 
@@ -88,6 +89,8 @@ def neighbours(model: MolCMIM, training: set[str], seed: int) -> Iterator[Row]:
     reported = json.loads((RESULTS / "neighbours.json").read_text())
     for row in reported["radii"]:
         name = f"neighbours_{row['unit']}_{row['radius']}"
+        if not there(name):
+            continue
         frame = pd.read_csv(SAMPLES / f"{name}.csv", keep_default_na=False)
         frame["again"] = [canonical(text) for text in frame.smiles]
         valid = frame.dropna(subset="again")
@@ -123,6 +126,8 @@ def sampling(model: MolCMIM, training: set[str], moses_training: set[str], seed:
     reference = load_moses().test.gaussian
     fcd = FCD(device="cpu", n_jobs=1)
     for path in sorted(RESULTS.glob("sampling_*.json")):
+        if not there(path.stem):
+            continue
         reported = json.loads(path.read_text())["measures"]
         frame = pd.read_csv(SAMPLES / f"{path.stem}.csv", keep_default_na=False)
         valid = [text for text in map(canonical, frame.smiles) if text is not None]
@@ -194,6 +199,14 @@ def same_texts(name: str, given: Sequence[str], again: Sequence[str]) -> Row:
         "reported": 1.0,
         "again": same,
     }
+
+
+def there(name: str) -> bool:
+    """Whether the samples are there."""
+    found = (SAMPLES / f"{name}.csv").exists()
+    if not found:
+        print(f"{name}.csv is not there: left out", file=sys.stderr)
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ training sets
