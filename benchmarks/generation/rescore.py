@@ -136,7 +136,7 @@ def sampling(model: MolCMIM, training: set[str], moses_training: set[str], seed:
             "valid": len(valid) / len(frame),
             "Novelty": len(set(valid) - moses_training) / len(set(valid)),
             "Novelty/known": len(set(valid) - training) / len(set(valid)),
-            "FCD/Test": float(fcd.metric({"mu": reference.mu, "sigma": reference.sigma}, statistics)),
+            "FCD/Test": float(fcd.metric({"mu": reference.mean, "sigma": reference.covariance}, statistics)),
         }
         found |= {f"unique@{k}": len(set(valid[:k])) / k for k in (1000, 10_000) if len(valid) >= k}
         yield from (
@@ -240,8 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.only != "optimization":
         study = Study(model)
         training = training_texts(given.corpus)
-        rows = [*neighbours(model, training, given.seed), *interpolation()]
-        rows += sampling(model, training, moses_training_texts(), given.seed)
+        rows = list(sampling(model, training, moses_training_texts(), given.seed))
+        rows += [*neighbours(model, training, given.seed), *interpolation()]
         write(study, given.out / "rescored_samples.json", rows, {"training_molecules": len(training)})
     if given.only != "samples":
         study = Study(model)
