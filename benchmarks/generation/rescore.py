@@ -233,17 +233,17 @@ def moses_training_texts() -> set[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__)
-    parser.add_argument("--only", choices=("samples", "optimization"), help="default: both")
+    parser.add_argument("--only", choices=("samples", "near", "optimization"), help="near: neighbours and paths alone")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     model = MolCMIM.from_pretrained(given.model)
     if given.only != "optimization":
         study = Study(model)
         training = training_texts(given.corpus)
-        rows = list(sampling(model, training, moses_training_texts(), given.seed))
+        rows = [] if given.only == "near" else list(sampling(model, training, moses_training_texts(), given.seed))
         rows += [*neighbours(model, training, given.seed), *interpolation()]
         write(study, given.out / "rescored_samples.json", rows, {"training_molecules": len(training)})
-    if given.only != "samples":
+    if given.only in (None, "optimization"):
         study = Study(model)
         write(study, given.out / "rescored_optimization.json", list(optimization()), {})
 
