@@ -53,7 +53,8 @@ class Reporter:
         peak = config.peak_tflops
         self.peak = peak * 1e12 if peak else gemm_peak(run.device, config.precision)
         if config.precision == "bf16" and run.device.type == "cpu":
-            warn_of_slow_bf16(gemm_peak(run.device, "bf16", 0.2), gemm_peak(run.device, "float32", 0.2))
+            bf16 = gemm_peak(run.device, "bf16", 0.2) if peak else self.peak  # the latter is measured already
+            warn_of_slow_bf16(bf16, gemm_peak(run.device, "float32", 0.2))
         n_parameters = sum(p.numel() for p in run.model.parameters())
         record = {
             "event": "start",

@@ -14,7 +14,7 @@ from molcmim.corpus import TokenStore
 from molcmim.generate import reconstruction
 from molcmim.model import CMIM, encoder_input
 from molcmim.tokenizer import Tokenizer
-from molcmim.train_batches import draw_choices, to_device
+from molcmim.train_batches import draw_choices, make_batch, to_device
 from molcmim.train_config import TrainConfig
 
 AT_FLOOR = 0.05  #: a log sigma within this of the floor counts as "at the floor"
@@ -51,14 +51,11 @@ def validate(model: CMIM, store: TokenStore, config: TrainConfig, tokenizer: Tok
     model.eval()
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         for part in np.array_split(rows, max(1, round(len(rows) / config.batch_size))):
-            tokens = torch.from_numpy(store.gather(part))
-            batch = objective.Batch(
-                tokens,
-                torch.from_numpy(store.gather(part, random=True)) if wants.needs_random_smiles else None,
-                torch.from_numpy(store.properties(part)) if wants.properties else None,
-                torch.randn((len(part), model.config.latent), generator=generator),
-                torch.rand((len(part), 1), generator=generator) * -3.0,
-                torch.rand(tokens.shape, generator=generator),
+            batch = make_batch(store, part, wants)
+            batch = batch._replace(
+                noise=torch.randn((len(part), model.config.latent), generator=generator),
+                log_sigma=torch.rand((len(part), 1), generator=generator) * -3.0,
+                mask_score=torch.rand(batch.tokens.shape, generator=generator),
             )
             batch = to_device(draw_choices(batch, wants, generator), device)
             loss, factors = objective.loss(model, batch, wants)

@@ -6,8 +6,8 @@
 Nothing here uses molcmim's decoding loop, cache, metrics or sets of hashes: tokens come from whole-sequence passes of
 the network over the growing prefix, measures from RDKit, pandas and fcd_torch, the training set from its texts. Needs
 samples/ as the other scripts of this folder have left it (--only optimization: results/ alone); files of samples that
-aren't there are left out, and named. Writes
-results/rescored_samples.json and results/rescored_optimization.json: each number as reported and as found again.
+aren't there are left out, and named. Writes results/rescored_samples.json and results/rescored_optimization.json: each
+number as reported and as found again.
 """
 
 from __future__ import annotations

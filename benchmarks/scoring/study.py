@@ -22,7 +22,7 @@ from molcmim.provenance import PACKAGES, command_line, git_state, machine, now
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-WORK = HERE / "work"  #: inputs, outputs and what is measured so far; not committed
+WORK = HERE / "scratch"  #: inputs, outputs and what is measured so far; not committed
 REPOSITORY = HERE.parents[1]
 CODE = (  # what makes embeddings, in molcmim/
     *("api.py", "chem*.py", "worker_*.py", "reader*.py", "rows.py", "tokenizer*.py", "model.py", "attention.py"),
