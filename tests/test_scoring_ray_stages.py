@@ -207,11 +207,11 @@ def test_paths_of_a_job_are_absolute(
 @pytest.mark.parametrize(
     ("nodes", "device", "n_shards", "actors", "threads", "expected"),
     [
-        ([{"CPU": 2.0}], "cpu", 9, None, 1, Places(1, 1, 0, 2)),
+        ([{"CPU": 2.0}], "cpu", 9, None, 1, Places(1, 1, 0, 1)),
         ([{"CPU": 16.0}], "cpu", 99, None, 1, Places(12, 1, 0, 4)),
         ([{"CPU": 16.0}], "cpu", 5, None, 1, Places(5, 1, 0, 11)),
         ([{"CPU": 16.0}], "cpu", 99, 15, 1, Places(15, 1, 0, 1)),
-        ([{"CPU": 3.0}, {"CPU": 3.0}, {}], "cpu", 99, None, 2, Places(2, 2, 0, 3)),
+        ([{"CPU": 3.0}, {"CPU": 3.0}, {}], "cpu", 99, None, 2, Places(2, 2, 0, 2)),
         ([{"CPU": 8.0, "GPU": 2.0}, {"CPU": 64.0}], "cuda", 99, None, 1, Places(2, 1, 1, 70)),
         ([{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 1.0}], "cuda", 99, None, 4, Places(3, 4, 1, 4)),
     ],

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-CPUS_OF_A_SHARD = 1  #: that a chemistry task takes
+CPUS_OF_A_SHARD = 1  #: that a chemistry task keeps busy
+NO_PROGRESS_SECONDS = 24 * 3600  #: until a run without a finished shard ends; Ray Data's half hour is too short
 CONNECT_SECONDS = 20
 MODEL_SHARE = 0.75  #: of the CPUs that the models take by default where there are no GPUs
 
@@ -27,7 +28,7 @@ class Places(NamedTuple):
     models: int  #: processes that hold one
     cpus: int  #: of each
     gpus: int  #: of each
-    tasks: int  #: of chemistry; not as many as models, else Ray Data would make one stage of the two
+    tasks: int  #: of chemistry
 
 
 def check_installed() -> None:
@@ -156,21 +157,25 @@ def choose_places(
         raise ValueError(f"actors: expected at most {most}, got {actors}: there is {there}; it takes {need}")
     usual = most if gpus else min(most, max(1, int(MODEL_SHARE * n_cpus) // threads))
     models = min(actors or usual, max(1, n_shards))
-    tasks = n_cpus - models * threads
-    return Places(models, threads, gpus, tasks + 1 if tasks == models else tasks)
+    return Places(models, threads, gpus, n_cpus - models * threads)
 
 
 @contextmanager
 def quiet_data(ray: Any) -> Iterator[None]:
-    """While in the block, Ray Data prints nothing; its log files are written as ever."""
+    """While in the block, Ray Data prints nothing, its log files are written as ever, and it waits for long shards."""
     context = ray.data.DataContext.get_current()
-    switches = ("enable_progress_bars", "print_on_execution_start")
-    before = {name: getattr(context, name) for name in switches if hasattr(context, name)}
+    wanted = {
+        "enable_progress_bars": False,
+        "print_on_execution_start": False,
+        "execution_no_progress_timeout_s": NO_PROGRESS_SECONDS,
+    }
+    wanted = {name: value for name, value in wanted.items() if hasattr(context, name)}  # by version
+    before = {name: getattr(context, name) for name in wanted}
     handlers = [handler for handler in logging.getLogger("ray.data").handlers if not hasattr(handler, "baseFilename")]
     levels = [(handler, handler.level) for handler in handlers if "File" not in type(handler).__name__]
     try:
-        for name in before:
-            setattr(context, name, False)
+        for name, value in wanted.items():
+            setattr(context, name, value)
         for handler, _ in levels:
             handler.setLevel(logging.CRITICAL + 1)
         yield

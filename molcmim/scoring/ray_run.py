@@ -1,6 +1,6 @@
 """A run over the shards of a manifest on a Ray cluster, as `molcmim embed IN -o DIR/ --engine ray` does.
 
-    number of a shard  ->  chemistry, a task of one CPU  ->  model, an actor with a GPU or some CPUs  ->  a report
+    number of a shard  ->  chemistry, a task             ->  model, an actor with a GPU or some CPUs  ->  a report
                            (`prepare_shard`)                 (`EmbedStage`), which writes the file
 
 Ray Data moves the shards through these stages, as many at a time as there is room for, and makes good for
@@ -180,7 +180,7 @@ def dataset_of(ray: Any, job: RayJob, todo: list[int], places: Places) -> Any:
         batch_format="pyarrow",
         fn_kwargs={"job": job},
         compute=ray.data.TaskPoolStrategy(size=places.tasks),
-        num_cpus=1,
+        num_cpus=0,  # one is left for it, not reserved: after a node is lost, models might hold all, and it would wait
     )
     return prepared.map_batches(
         EmbedStage,

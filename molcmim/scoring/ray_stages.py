@@ -150,7 +150,7 @@ def unpack(packed: Any) -> tuple[Chunk, list[Prepared]]:
 
 
 def prepare_shard(batch: Any, job: RayJob) -> Any:
-    """First stage: rows with a shard's number (``shard``) to rows as above. Runs as a task of one CPU."""
+    """First stage: rows with a shard's number (``shard``) to rows as above. Runs as a task that keeps one CPU busy."""
     made = [_prepare(number, job) for number in batch["shard"].to_pylist()]
     rows = {"report": [report.to_json() for report, _ in made], "chunks": [chunks for _, chunks in made]}
     return pa.table(rows, schema=ROW)
