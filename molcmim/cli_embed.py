@@ -164,6 +164,8 @@ def embed(
         on_ray = ray_options(part, model, actors, threads, device)
     if merge is not None and part[1] > 1:
         raise typer.BadParameter("merge when all parts are done: the same command with --rank 0 --world 1")
+    # Before Arrow is loaded: its own allocator gives pages back late, so a process that reads Parquet grows once more.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from molcmim.scoring.manifest import JobOptions
 
     options = JobOptions(kind.value, policy.value, dtype.value, exact, batch_size)

@@ -26,8 +26,8 @@ COMPUTE = ("float32", "bfloat16")
 CORES = (1, 2)
 POLICIES = ("canonical", "parent", "none")
 DTYPES = ("float32", "float16", "int8")
-#: where the number of worker processes is varied: the heaviest use of the model, and the lightest
-WORKERS_OF = (("both", "float32"), ("latent", "bfloat16"))
+#: where the number of worker processes is varied: the heaviest use of the model (first precision), the lightest (last)
+WORKERS_OF = ("both", "latent")
 WORKERS = {1: (0, 1), 2: (0, 1, 2)}
 SIZE_ROWS = 8192  #: for bytes a row; one row group
 Variant = dict[str, Any]
@@ -37,6 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__)
     parser.add_argument("--rows", type=int, default=20_000, help="different molecules")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument(
+        "--compute",
+        nargs="+",
+        choices=COMPUTE,
+        default=list(COMPUTE),
+        help="precisions; bfloat16 is slow on a CPU without instructions for it (avx512_bf16, amx_bf16)",
+    )
     parser.add_argument("--cores", type=int, nargs="+", default=list(CORES))
     given = parser.parse_args(arguments)
     settings = {"rows": given.rows, "seed": given.seed}
@@ -45,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path, few = given.work / "rates.smi", given.work / "rates_few.smi"
     path.write_text("\n".join(smiles) + "\n", encoding="ascii")
     few.write_text("\n".join(smiles[:SIZE_ROWS]) + "\n", encoding="ascii")
-    variants = list_variants(given.cores)
+    variants = list_variants(given.cores, given.compute)
     policies = list(product(POLICIES, given.cores))
     for turn in range(given.turns):
         for variant in variants:
@@ -80,15 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     study.write(results)
 
 
-def list_variants(cores: Sequence[int]) -> list[Variant]:
+def list_variants(cores: Sequence[int], compute: Sequence[str] = COMPUTE) -> list[Variant]:
     """All that is timed. `workers` None is what a user gets who says nothing: one a core."""
     main = [
-        {"kind": kind, "compute": compute, "cores": n, "workers": None}
-        for kind, compute, n in product(KINDS, COMPUTE, cores)
+        {"kind": kind, "compute": each, "cores": n, "workers": None} for kind, each, n in product(KINDS, compute, cores)
     ]
     varied = [
-        {"kind": kind, "compute": compute, "cores": n, "workers": workers}
-        for (kind, compute), n in product(WORKERS_OF, cores)
+        {"kind": kind, "compute": each, "cores": n, "workers": workers}
+        for (kind, each), n in product(zip(WORKERS_OF, (compute[0], compute[-1]), strict=False), cores)
         for workers in WORKERS.get(n, (0, 1, n))
         if workers != n  # that is the default
     ]

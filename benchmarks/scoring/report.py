@@ -217,7 +217,8 @@ def memory_section(found: Results) -> str:
 {reading_table(found["reading"])}
 
 All rows in one row group. "Arrow's own" is the most that Arrow had allocated at once: that is flat, but its default
-allocator gives pages that were freed back late, so the process grows once by some MiB.
+allocator (mimalloc) gives pages that were freed back late, so the process grows once by some MiB. `molcmim embed` has
+it use `system`, unless the variable ARROW_DEFAULT_MEMORY_POOL says otherwise.
 
 {made(found)}
 """
