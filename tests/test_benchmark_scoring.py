@@ -248,8 +248,13 @@ def test_rates_and_plan(scripts, tmp_path, checkpoint, monkeypatch):
     assert sum(variant["cpu"].values()) == pytest.approx(1, abs=0.001)
     sizes = {each["dtype"]: each["bytes_per_row"] for each in found["sizes"]}
     assert sizes["int8"] < sizes["float16"] < sizes["float32"]
+    scripts("number_formats").main([*words(tmp_path, checkpoint), "--rows", "100"])
+    for each in result(tmp_path, "number_formats")["formats"]:
+        assert 0 < each["median_error"] <= each["largest_error"] < 1e-3
+        assert 0 < each["largest_change"] < 0.05 and 0.5 < each["neighbours_kept"] <= 1.0
     report = reported(scripts, tmp_path, monkeypatch)
     assert "### A billion molecules" in report
+    assert "## Number formats" in report and "| int8 |" in report
     assert "0.04 USD" in report
     assert "| 3,000 |" in report
 

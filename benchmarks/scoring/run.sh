@@ -7,6 +7,7 @@ cd "$(dirname "$0")"
 : "${MOLECULES:?a file of SMILES}"
 
 python rates.py --molecules "$MOLECULES"
+python number_formats.py --molecules "$MOLECULES"
 python memory.py --molecules "$MOLECULES" --one-shard
 python hostile_rows.py --molecules "$MOLECULES"
 python plan.py
