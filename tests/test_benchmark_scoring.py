@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from scoring_tools import run_job
 from tiny import tiny_checkpoint
@@ -232,6 +233,15 @@ def test_memory_and_hostile_rows_share_the_clean_run(scripts, tmp_path, checkpoi
 
 @linux
 @pytest.mark.slow
+def test_the_light_model_is_like_the_shipped_one(scripts, tmp_path: Path) -> None:
+    scripts("light_model").main([str(tmp_path / "light")])
+    light, shipped = MolCMIM.from_pretrained(tmp_path / "light", device="cpu"), MolCMIM.from_pretrained(device="cpu")
+    assert light.tokenizer.fingerprint == shipped.tokenizer.fingerprint
+    x = light.embed(["CCO", "c1ccccc1", "C" * 300], kind="latent")
+    assert x.shape == shipped.embed(["CCO", "c1ccccc1", "C" * 300], kind="latent").shape
+    assert np.isfinite(x[:2]).all() and np.isnan(x[2]).all() and not np.allclose(x[0], x[1])
+
+
 def test_rates_and_plan(scripts, tmp_path, checkpoint, monkeypatch):
     scripts("plan").main([*words(tmp_path, checkpoint, False), "--rows", "3000", "--shard-rows", "1000"])
     (plan,) = result(tmp_path, "plan")["plans"]

@@ -8,7 +8,8 @@ cd "$(dirname "$0")"
 
 python rates.py --molecules "$MOLECULES"
 python number_formats.py --molecules "$MOLECULES"
-python memory.py --molecules "$MOLECULES" --one-shard
-python hostile_rows.py --molecules "$MOLECULES"
+[ -d scratch/light ] || python light_model.py scratch/light
+python memory.py --molecules "$MOLECULES" --model scratch/light --one-shard
+python hostile_rows.py --molecules "$MOLECULES" --model scratch/light
 python plan.py
 python report.py
