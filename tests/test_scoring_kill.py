@@ -72,7 +72,7 @@ def test_killed_at_several_moments(model: MolCMIM, checkpoint: Path, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("MOLCMIM_LONG" not in os.environ, reason="takes a quarter of an hour: set MOLCMIM_LONG=1")
+@pytest.mark.skipif("MOLCMIM_LONG" not in os.environ, reason="takes some minutes: set MOLCMIM_LONG=1")
 def test_killed_at_20_moments_of_200_000_rows(model: MolCMIM, checkpoint: Path, tmp_path: Path) -> None:
     moments = [(i + 0.5) / 20 for i in range(20)]
     results = kill_and_finish(model, checkpoint, tmp_path, 200_000, 10_000, policy="none", moments=moments)

@@ -98,6 +98,7 @@ def watched(
         [sys.executable, "-m", "molcmim", *words], stdout=subprocess.DEVNULL, env={**os.environ, **(variables or {})}
     )
     peaks: dict[int, int] = {}
+    at_once = 0  # workers
     course: list[tuple[float, int, int]] = []  # seconds, sum of Pss, Pss of the parent
     try:
         while process.poll() is None:
@@ -105,6 +106,7 @@ def watched(
             for pid, (peak, _) in usage.items():
                 peaks[pid] = max(peaks.get(pid, 0), peak)
             if process.pid in usage:
+                at_once = max(at_once, len(usage) - 1)
                 total = sum(pss for _, pss in usage.values())
                 course.append((time.perf_counter() - began, total, usage[process.pid][1]))
             time.sleep(PERIOD)
@@ -115,15 +117,17 @@ def watched(
     seconds = time.perf_counter() - began
     if process.returncode:
         raise RuntimeError(f"molcmim embed {path.name}: exit code {process.returncode}")
-    workers = [peak for pid, peak in peaks.items() if pid != process.pid]
+    workers = sorted((peak for pid, peak in peaks.items() if pid != process.pid), reverse=True)
+    parent = peaks.get(process.pid, 0)
     every = max(1, len(course) // POINTS)
     return {
         "seconds": round(seconds, 2),
-        "parent_mib": mib(peaks.get(process.pid, 0)),
+        "parent_mib": mib(parent),
         "worker_mib": mib(max(workers, default=0)),
         "workers_seen": len(workers),
-        "together_mib": mib(max((total for _, total, _ in course), default=0)),
-        "course": [[round(at, 1), mib(total), mib(parent)] for at, total, parent in course[::every]],
+        # not the largest sum of Pss: a short run is looked at less often, so its peak is missed more easily
+        "together_mib": mib(parent + sum(workers[:at_once])),
+        "course": [[round(at, 1), mib(total), mib(own)] for at, total, own in course[::every]],
     }
 
 

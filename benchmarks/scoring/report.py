@@ -210,7 +210,8 @@ def memory_section(found: Results) -> str:
 {table(heading, rows)}
 
 `--kind {found["kind"]} --compute {found["compute"]}`, different molecules. Parent and worker: largest resident size
-(VmHWM, which counts shared pages in full); together: largest sum of Pss, looked at every {found["period_seconds"]} s.
+(VmHWM, which counts shared pages in full); together: the sum of these peaks over the parent and as many workers as ran
+at once, which is more than they held at any one moment.
 
 ### Reading Parquet alone
 
