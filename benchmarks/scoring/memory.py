@@ -3,9 +3,9 @@
     python benchmarks/scoring/memory.py --molecules MOLECULES
 
 Every 0.2 s it reads from /proc the largest resident size so far (VmHWM) of the command and of each worker; for the
-course of a run, the Pss of all together as well. Shards of 100,000 rows; --one-shard: of 1,000,000 as well, from .smi. Last, the Parquet files are
-read alone, under two of Arrow's allocators. Stopped and started again it goes on with the next run. Writes
-results/memory.json.
+course of a run, the Pss of all together as well. Shards of 100,000 rows; --one-shard: of 1,000,000 as well, from
+.smi. Last, the Parquet files are read alone, under two of Arrow's allocators. Stopped and started again it goes on with
+the next run. Writes results/memory.json.
 """
 
 from __future__ import annotations
