@@ -218,7 +218,7 @@ def test_memory_and_hostile_rows_share_the_clean_run(scripts, tmp_path, checkpoi
         ("system", 120),
     ]
     scripts("hostile_rows").main([*given, "--rows", "120", "--share", "1.1", "--crashes", "3", "--timeouts", "1"])
-    found = result(tmp_path, "hostile_rows")
+    found = result(tmp_path, "hostile_rows_tiny")
     assert found["clean"] == run["many"]
     for name, n in (("without_timeouts", 0), ("with_timeouts", 1)):
         assert found[name]["check"]["wrong_rows"] == []

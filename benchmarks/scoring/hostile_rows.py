@@ -7,7 +7,8 @@ at which one hangs: RDKit has no such SMILES under the cap that we know of, so t
 the tests. The file is Parquet, which can hold every one of them: line breaks, nulls, bytes that aren't UTF-8.
 
 Three runs are compared: the clean rows alone (shared with memory.py), with the hostile ones but no hanging ones, and
-with all. Stopped and started again it goes on with the next run. Writes results/hostile_rows.json.
+with all. Stopped and started again it goes on with the next run. Writes
+results/hostile_rows_MODEL.json.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         runs[name] = study.measure(name, make)
         print(f"{name}: {runs[name]['seconds']} s, {runs[name]['check']['wrong']} rows wrong", flush=True)
     facts = {**settings, "hostile": len(rows) - len(smiles)}
-    study.write({**facts, "clean": clean, **runs, **costs(clean, runs, len(rows))}, also=[clean])
+    results = {**facts, "clean": clean, **runs, **costs(clean, runs, len(rows))}
+    study.write(results, also=[clean], name=f"hostile_rows_{study.model['model']}")
 
 
 def attacks(n: int, crashes: int, timeouts: int) -> list[tuple[bytes | None, str]]:

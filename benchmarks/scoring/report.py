@@ -205,7 +205,7 @@ def memory_section(found: Results) -> str:
                 ]
             )
     heading = ["input", "process", f"{few:,} rows, MiB", f"{many:,} rows, MiB", "ratio", "within 10 %"]
-    return f"""## Peak memory of `molcmim embed`
+    return f"""## Peak memory of `molcmim embed`: {found["about"]["model"]}
 
 {table(heading, rows)}
 
@@ -293,7 +293,7 @@ def hostile_section(found: Results) -> str:
     statuses = sorted({*last["expected"], *last["statuses"]})
     counts = [[name, f"{last['expected'].get(name, 0):,}", f"{last['statuses'].get(name, 0):,}"] for name in statuses]
     heading = ["run", "rows", "rows wrong or lost", "seconds", "rows/s", "by clean"]
-    return f"""## {found["hostile"]:,} hostile rows among {found["rows"]:,} clean ones
+    return f"""## {found["hostile"]:,} hostile rows among {found["rows"]:,} clean ones: {found["about"]["model"]}
 
 {table(heading, runs)}
 
@@ -376,10 +376,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "rates": lambda found: rates_section(found, price),
         "number_formats": formats_section,
         "memory": memory_section,
-        "hostile_rows": hostile_section,
+        "hostile_rows_*": hostile_section,
         "plan": plan_section,
     }
-    sections = [make(load(name)) for name, make in makers.items() if (RESULTS / f"{name}.json").exists()]
+    sections = [
+        make(load(path.stem)) for pattern, make in makers.items() for path in sorted(RESULTS.glob(f"{pattern}.json"))
+    ]
     text = "# Batch scoring: results\n\nMade by report.py from results/*.json.\n\n"
     (HERE / "results.md").write_text(text + "\n".join(sections or ["Nothing has been measured yet.\n"]), "utf-8")
 

@@ -11,5 +11,6 @@ python number_formats.py --molecules "$MOLECULES"
 [ -d scratch/light ] || python light_model.py scratch/light
 python memory.py --molecules "$MOLECULES" --model scratch/light --one-shard
 python hostile_rows.py --molecules "$MOLECULES" --model scratch/light
+python hostile_rows.py --molecules "$MOLECULES" --work scratch/shipped --rows 50000 --crashes 2 --timeouts 1
 python plan.py
 python report.py

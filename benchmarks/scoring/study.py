@@ -122,8 +122,12 @@ class Study:
         """Have this measurement made again."""
         self.measured.pop(key, None)
 
-    def write(self, results: Mapping[str, Any], also: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Write results/NAME.json, beside and renamed; `also`: measurements of other scripts that are in it."""
+    def write(
+        self, results: Mapping[str, Any], also: Sequence[Mapping[str, Any]] = (), name: str | None = None
+    ) -> None:
+        """Write results/NAME.json (by default the script's), beside and renamed; `also`: measurements of other scripts
+        that are in it.
+        """
         measured = [*self.measured.values(), *also]
         kept = sum(each["cpu_minutes"] for each in measured)
         about = {
@@ -139,7 +143,7 @@ class Study:
             "machine": machine((*PACKAGES, "pyarrow")),
         }
         self.given.out.mkdir(parents=True, exist_ok=True)
-        path = self.given.out / f"{self.name}.json"
+        path = self.given.out / f"{name or self.name}.json"
         with written_beside(path) as part:
             part.write_text(json.dumps({"about": about, **results}, indent=1, allow_nan=False) + "\n")
         print(f"wrote {path.name}; {about['cpu_minutes']} min of CPU")
