@@ -1,6 +1,6 @@
 """Vectors in one byte a number: int8 with one scale a row, x ~ scale * int8.
 
-With the shipped model, a vector and its int8 form have a cosine of 0.99986 or more, and the cosine between two molecules
+With the shipped model, a vector and its int8 form have a cosine of 0.99986 or more, and that between two molecules
 changes by at most 0.005 (8,192 molecules, `benchmarks/scoring/number_formats.py`).
 """
 
