@@ -18,7 +18,7 @@ benchmark: $(VENV)/.ready-benchmark  ## set up, score frozen features on FreeSol
 	$(PY) -m molcmim benchmark --tasks freesolv --protocol random5 --heads svm,ridge --out benchmark_output
 
 test: $(VENV)/.ready-dev  ## set up, run every test
-	$(PY) -m pytest --numprocesses 2 --dist loadfile
+	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 	$(MAKE) integrations
 
 integrations: $(VENV)-integrations/.ready  ## set up, run the tests against DeepChem, scikit-fingerprints and molfeat
