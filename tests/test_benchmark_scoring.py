@@ -231,8 +231,6 @@ def test_memory_and_hostile_rows_share_the_clean_run(scripts, tmp_path, checkpoi
     assert "## 132 hostile rows among 120 clean ones" in report
 
 
-@linux
-@pytest.mark.slow
 def test_the_light_model_is_like_the_shipped_one(scripts, tmp_path: Path) -> None:
     scripts("light_model").main([str(tmp_path / "light")])
     light, shipped = MolCMIM.from_pretrained(tmp_path / "light", device="cpu"), MolCMIM.from_pretrained(device="cpu")
@@ -242,6 +240,8 @@ def test_the_light_model_is_like_the_shipped_one(scripts, tmp_path: Path) -> Non
     assert np.isfinite(x[:2]).all() and np.isnan(x[2]).all() and not np.allclose(x[0], x[1])
 
 
+@linux
+@pytest.mark.slow
 def test_rates_and_plan(scripts, tmp_path, checkpoint, monkeypatch):
     scripts("plan").main([*words(tmp_path, checkpoint, False), "--rows", "3000", "--shard-rows", "1000"])
     (plan,) = result(tmp_path, "plan")["plans"]

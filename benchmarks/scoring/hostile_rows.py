@@ -7,8 +7,8 @@ at which one hangs: RDKit has no such SMILES under the cap that we know of, so t
 the tests. The file is Parquet, which can hold every one of them: line breaks, nulls, bytes that aren't UTF-8.
 
 Three runs are compared: the clean rows alone (shared with memory.py), with the hostile ones but no hanging ones, and
-with all. Stopped and started again it goes on with the next run. Writes
-results/hostile_rows_MODEL.json.
+with all. Stopped and started again it goes on with the next run.
+Writes results/hostile_rows_MODEL.json.
 """
 
 from __future__ import annotations

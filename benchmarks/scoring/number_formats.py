@@ -18,6 +18,7 @@ from study import Study, options, read_molecules
 
 from molcmim import MolCMIM
 from molcmim.scoring.int8 import dequantise, quantise
+from molcmim.scoring.search_exact import unit_rows
 
 NEIGHBOURS = 10
 BLOCK = 1024
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def compare(x: npt.NDArray[np.float32], rounded: npt.NDArray[Any]) -> dict[str, float]:
     """1 - cosine of vectors and their rounded form; how the cosines between molecules and the nearest ones change."""
-    exact, other = unit(x), unit(rounded)
+    exact, other = unit_rows(x.astype(np.float64)), unit_rows(rounded.astype(np.float64))
     errors = ((exact - other) ** 2).sum(axis=1) / 2  # 1 - cosine, without its cancellation
     change, kept = 0.0, 0.0
     for start in range(0, len(exact), BLOCK):
@@ -67,12 +68,6 @@ def compare(x: npt.NDArray[np.float32], rounded: npt.NDArray[Any]) -> dict[str, 
         "largest_change": round(change, 6),
         "neighbours_kept": round(kept / len(exact), 4),
     }
-
-
-def unit(x: npt.NDArray[Any]) -> Vectors:
-    """Rows at unit length."""
-    values = x.astype(np.float64)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
 def nearest(similarities: Vectors, start: int) -> npt.NDArray[np.intp]:
