@@ -139,7 +139,7 @@ class Run:
     def step(self, batch: Batch) -> StepResult:
         """One optimiser step."""
         config, counters = self.config, self.counters
-        factor = config.schedule.factor(counters.step, counters.seconds, counters.cpu_seconds)
+        factor = config.schedule.factor(*counters.spent)
         if config.schedule.max_steps is None and self.world_size > 1:  # the ranks' clocks differ: rank 0's counts
             shared = torch.tensor([factor], device=self.device)
             dist.broadcast(shared, 0)
@@ -307,7 +307,7 @@ def _loop(run: Run, stop: StopRequest, on_step: Callable[[int, float], None] | N
         now = time.monotonic()
         over = config.wall_minutes is not None and now - started > 60 * config.wall_minutes
         ending = stop.requested or over
-        done = config.schedule.progress(counters.step, counters.seconds, counters.cpu_seconds) >= 1
+        done = config.schedule.progress(*counters.spent) >= 1
         ending, done = agree(ending, done, run)
         if ending or done:
             break

@@ -51,11 +51,13 @@ class OptimizerConfig:
 class ScheduleConfig:
     """Learning rate relative to its peak: linear warm-up, then `wsd` or `cosine`, down to `final`.
 
-    Progress runs from 0 to 1 with `max_steps`, with `max_minutes` of training time, or with `max_cpu_minutes` of this
-    process' CPU time, all its threads together (neither counts validation, checkpoints or compilation beforehand, and
-    CPU time not that of child processes, such as loader workers). One of the three is given. By steps a run is
+    Progress runs from 0 to 1 with `max_steps`, with `max_flops` of the model's matrix products (forward and backward,
+    all ranks, without the optimiser's), with `max_minutes` of training time, or with `max_cpu_minutes` of this process'
+    CPU time, all its threads together (neither counts validation, checkpoints or compilation beforehand, and CPU time
+    not that of child processes, such as loader workers). One of the four is given. By steps or FLOPs a run is
     reproducible to the bit, by minutes it ends when it must, and by CPU minutes with `threads: 1` a run on a busy
-    machine gets about the computing that it would get alone. The clock is read every `log_every` steps.
+    machine gets about the computing that it would get alone. FLOPs compare recipes of different sizes whatever the
+    machine. The clock is read every `log_every` steps.
 
     Parameters
     ----------
@@ -70,35 +72,38 @@ class ScheduleConfig:
     decay_fraction: float = 0.3
     final: float = 0.02
     max_steps: int | None = None
+    max_flops: float | None = None
     max_minutes: float | None = None
     max_cpu_minutes: float | None = None
 
     def __post_init__(self) -> None:
         if self.name not in ("wsd", "cosine"):
             raise ValueError(f"schedule name: expected 'wsd' or 'cosine', got {self.name!r}")
-        limits = (self.max_steps, self.max_minutes, self.max_cpu_minutes)
+        limits = (self.max_steps, self.max_flops, self.max_minutes, self.max_cpu_minutes)
         if sum(limit is not None for limit in limits) != 1:
             raise ValueError(
-                "schedule: give one of max_steps or max_minutes or max_cpu_minutes, not several and not none; got "
-                f"{limits[0]}, {limits[1]} and {limits[2]}"
+                "schedule: give one of max_steps or max_flops or max_minutes or max_cpu_minutes, not several and not "
+                f"none; got {', '.join(map(str, limits))}"
             )
         if any(limit is not None and limit <= 0 for limit in limits):
             raise ValueError(f"schedule: expected a limit above 0, got {limits}")
         if not 0 < self.decay_fraction <= 1:
             raise ValueError(f"decay_fraction: expected a value in (0, 1], got {self.decay_fraction}")
 
-    def progress(self, step: int, seconds: float, cpu_seconds: float = 0.0) -> float:
+    def progress(self, step: int, seconds: float, cpu_seconds: float = 0.0, flops: float = 0.0) -> float:
         """Share of the run that is done, 0 to 1."""
         if self.max_steps is not None:
             return min(1.0, step / self.max_steps)
+        if self.max_flops is not None:
+            return min(1.0, flops / self.max_flops)
         if self.max_minutes is not None:
             return min(1.0, seconds / (60 * self.max_minutes))
         return min(1.0, cpu_seconds / (60 * (self.max_cpu_minutes or math.inf)))
 
-    def factor(self, step: int, seconds: float, cpu_seconds: float = 0.0) -> float:
+    def factor(self, step: int, seconds: float, cpu_seconds: float = 0.0, flops: float = 0.0) -> float:
         """Learning rate of this step as a share of the peak."""
         warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        done = self.progress(step, seconds, cpu_seconds)
+        done = self.progress(step, seconds, cpu_seconds, flops)
         if self.name == "cosine":
             shape = self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
         else:

@@ -38,6 +38,11 @@ class Counters:
     cpu_seconds: float = 0.0  #: CPU time of this process, all its threads
     flops: float = 0.0  #: matrix-product FLOPs so far, all ranks
 
+    @property
+    def spent(self) -> tuple[int, float, float, float]:
+        """What a schedule goes by."""
+        return self.step, self.seconds, self.cpu_seconds, self.flops
+
 
 class Stopwatch:
     """Adds wall and CPU time to the counters of a run, on which a schedule in minutes or CPU minutes goes."""

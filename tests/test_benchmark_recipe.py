@@ -47,7 +47,7 @@ def test_every_variant_is_a_configuration_that_differs_from_the_base(scripts):
     core = [variant for variant in plan.variants.values() if not variant.optional]
     assert 25 <= len(core) <= 40
     base = variants.configuration(plan, plan.variants["base"], 8, Path("c"), Path("o"), 3)
-    assert (base.schedule.max_cpu_minutes, base.seed, base.threads, base.corpus) == (8, 3, 1, "c/atom")
+    assert (base.schedule.max_flops, base.seed, base.threads, base.corpus) == (8, 3, 1, "c/atom")
 
 
 def test_an_unknown_field_is_an_error(scripts, tmp_path):
@@ -209,7 +209,7 @@ def test_subset_is_a_share_by_hash(scripts):
 
 def result_of(variant: str, summary: float, seed: int = 0, **changes: Any) -> dict[str, Any]:
     return {
-        "variant": variant, "group": "g", "round": 1, "seed": seed, "status": "ok", "cpu_minutes": 8, "nats": 20.0,
+        "variant": variant, "group": "g", "round": 1, "seed": seed, "status": "ok", "budget": 8e12, "nats": 20.0,
         "token_accuracy": 0.8, "exact_reconstruction": 0.1, "molecules": 40000, "steps": 300, "parameters": 4_000_000,
         "molecules_per_cpu_second": 80.0, "commit": "a" * 40, "modified": False,
         "machine": {"cpu": "x", "cores": 2, "torch": "2"},
@@ -231,7 +231,7 @@ def study(scripts, tmp_path, monkeypatch):
         corpora=tmp_path / "c", out=tmp_path / "o", results=tmp_path / "r", only=None, all=False
     )
     plan = small_plan(scripts)
-    monkeypatch.setattr(module, "configuration", lambda *a: SimpleNamespace(to_dict=dict, compile=False))
+    monkeypatch.setattr(module, "configuration", lambda *a: SimpleNamespace(to_dict=dict, compile=False, precision="float32"))
     made = module.Study(arguments, plan, SimpleNamespace(requested=False), None)
     made.calls = []
 
@@ -241,14 +241,14 @@ def study(scripts, tmp_path, monkeypatch):
         if command[0] == "-m":
             (log.parent / "log.jsonl").write_text(json.dumps({"parameters": 7}) + "\n")
             log.write_text("...\nFloatingPointError: loss is nan\n" if variant == "d" else "")
-            final = dict.fromkeys(("molecules", "step", "seconds", "flops", "token_accuracy"), 960)
-            final |= {"reconstruction_nats": 9.0, "exact_reconstruction": 0.0, "cpu_seconds": made.cpu_seconds}
+            final = dict.fromkeys(("molecules", "step", "seconds", "cpu_seconds", "token_accuracy"), 960)
+            final |= {"reconstruction_nats": 9.0, "exact_reconstruction": 0.0, "flops": made.flops}
             return (1, "") if variant == "d" else (0, "progress\n" + json.dumps(final) + "\n")
         score = {"base": 0.4, "a": 0.5, "b": 0.3, "c": 0.6}[variant]
         (log.parent / "develop.json").write_text(json.dumps({"summary": score, "scores": [1], "digest": "x"}))
         return 0, ""
 
-    made.call, made.cpu_seconds, made.arguments, made.module = call, 480.0, arguments, module
+    made.call, made.flops, made.arguments, made.module = call, 8.1, arguments, module
     return made
 
 
@@ -259,7 +259,7 @@ def test_a_round_runs_once_and_the_best_go_on(study):
     found = {path.stem: json.loads(path.read_text()) for path in study.results.glob("*.json")}
     assert sorted(found) == ["a_1_0", "b_1_0", "base_1_0", "base_1_1", "c_1_0", "d_1_0"]
     assert found["a_1_0"]["yardstick"] == {"summary": 0.5, "digest": "x"}
-    assert found["a_1_0"]["molecules_per_cpu_second"] == 2.0 and found["a_1_0"]["status"] == "ok"
+    assert found["a_1_0"]["molecules_per_cpu_second"] == 1.0 and found["a_1_0"]["status"] == "ok"
     assert (found["d_1_0"]["status"], found["d_1_0"]["stage"]) == ("diverged", "training")
     assert module.plan_round(study, 1, study.arguments) == [], "finished ones are skipped"
     following = [job.name for job in module.plan_round(study, 2, study.arguments)]
@@ -274,7 +274,7 @@ def test_a_round_runs_once_and_the_best_go_on(study):
 
 
 def test_a_run_that_was_stopped_leaves_no_result(study):
-    study.cpu_seconds = 100.0  # of 480
+    study.flops = 7.9  # of 8
     study.module.run_jobs(study, study.module.plan_round(study, 1, study.arguments), 1)
     assert not list(study.results.glob("*.json"))
     assert len(study.calls) == 1
@@ -298,7 +298,7 @@ def test_tables_are_sorted_and_say_the_difference_to_the_base(scripts):
     assert "diverged in training" in lines[4]
     assert len({line.count("|") for line in lines}) == 1
     assert report.spread(rows) == (pytest.approx(0.5**0.5 * 0.1), 1)
-    assert "## Round 1: 8 CPU minutes" in report.text({1: results}, False)
+    assert "## Round 1: 8 TFLOP a run" in report.text({1: results}, False)
 
 
 def test_committed_tables_are_those_of_the_committed_results(scripts, tmp_path):

@@ -341,13 +341,16 @@ def test_schedules():
     assert [cosine.factor(5, seconds) for seconds in (0, 300, 600)] == pytest.approx([1.0, 0.5, 0.0])
     by_cpu = ScheduleConfig("cosine", warmup_steps=1, final=0.0, max_cpu_minutes=10)
     assert [by_cpu.factor(5, 1e6, seconds) for seconds in (0, 300, 600)] == pytest.approx([1.0, 0.5, 0.0])
+    by_flops = ScheduleConfig("cosine", warmup_steps=1, final=0.0, max_flops=1e12)
+    assert [by_flops.factor(5, 1e6, 1e6, flops) for flops in (0, 5e11, 1e12)] == pytest.approx([1.0, 0.5, 0.0])
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"max_steps": 5, "max_minutes": 5}, "max_steps or max_minutes"),
-        ({}, "max_steps or max_minutes"),
+        ({"max_steps": 5, "max_minutes": 5}, "max_steps or max_flops or max_minutes"),
+        ({"max_flops": 5, "max_cpu_minutes": 5}, "max_steps or max_flops or max_minutes"),
+        ({}, "max_steps or max_flops or max_minutes"),
         ({"max_minutes": 5, "max_cpu_minutes": 5}, "or max_cpu_minutes"),
         ({"max_cpu_minutes": 0}, "above 0"),
         ({"name": "step", "max_steps": 5}, "schedule name"),

@@ -38,3 +38,17 @@ def test_cpu_minutes_are_training_time_of_the_process_and_go_on_after_a_stop(tmp
     records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     last = [record for record in records if record["event"] == "train"][-1]
     assert last["lr_factor"] < 0.1, "decayed by the CPU clock"
+
+
+def test_flops_end_a_run_and_it_goes_on_after_a_stop_to_the_same_weights(tmp_path):
+    corpus = small_corpus(tmp_path, 200)
+    whole = train(small_config(corpus, tmp_path / "whole", schedule={"max_steps": 6}))
+    changes = {"schedule": {"max_flops": 0.95 * whole["flops"]}, "log_every": 1}
+    result = train(small_config(corpus, tmp_path / "run", **changes))
+    assert (result["step"], result["flops"]) == (6, whole["flops"]), "the step that reaches the limit is the last"
+    stopped = train(small_config(corpus, tmp_path / "legs", wall_minutes=1e-9, **changes))
+    assert stopped["step"] < 6
+    resumed = train(small_config(corpus, tmp_path / "legs", **changes), resume=True)
+    assert resumed["flops"] == result["flops"]
+    weights = [(tmp_path / name / "export" / "model.safetensors").read_bytes() for name in ("run", "legs")]
+    assert weights[0] == weights[1]

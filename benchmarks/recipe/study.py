@@ -1,4 +1,4 @@
-"""The recipe study: trains every variant for equal CPU time, scores it, and lets the better half go on.
+"""The recipe study: trains every variant for equal FLOPs, scores it, and lets the better half go on.
 
     export MOLCMIM_DATA=...                           # with moleculenet/*.csv.gz below it
     python benchmarks/recipe/study.py --corpora DIR --out RUNS --jobs 2                       # all rounds
@@ -38,7 +38,8 @@ from molcmim.stop_request import StopRequest
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 NOTE = "\nstopping: each run writes its checkpoint; once more to kill them\n"
-SCORE_MINUTES = 2.0  #: CPU minutes that starting, validation and develop.py take, for the estimate
+SCORE_MINUTES = 3.0  #: CPU minutes that starting, validation and develop.py take, for the estimate
+FLOPS = 50e9  #: a core's rate in training that the estimate goes by: float32 on AVX2
 
 
 class Stopped(Exception):
@@ -98,24 +99,24 @@ class Study:
         this, variant = self.plan.rounds[job.round], self.plan.variants[job.variant]
         folder = self.out / job.name
         folder.mkdir(parents=True, exist_ok=True)
-        config = configuration(self.plan, variant, this.cpu_minutes, self.corpora, folder, job.seed)
+        config = configuration(self.plan, variant, this.flops, self.corpora, folder, job.seed)
         (folder / "config.yaml").write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
         result: dict[str, Any] = {
             "variant": job.variant, "group": variant.group, "round": job.round, "seed": job.seed,
-            "overrides": variant.overrides, "corpus": variant.corpus, "cpu_minutes": this.cpu_minutes,
-            "compile": config.compile,
+            "overrides": variant.overrides, "corpus": variant.corpus, "budget": this.flops,
+            "precision": config.precision, "compile": config.compile,
         }  # fmt: skip
         started, log = time.monotonic(), folder / "log.txt"
         code, output = self.call(["-m", "molcmim.train", str(folder / "config.yaml"), "--resume"], log)
         if code:
             return self.finish(job, {**result, **failure("training", code, log)}, started)
         final = json.loads(output.splitlines()[-1])
-        if final["cpu_seconds"] < 60 * this.cpu_minutes:
+        if final["flops"] < this.flops:
             raise Stopped  # somebody else stopped it: it goes on next time
         result |= training_numbers(final, folder / "log.jsonl")
         score = folder / "develop.json"
         words = ["--corpus", str(self.corpora / "atom"), "--model", str(folder / "export"), "--out", str(score)]
-        words += ["--cache", str(self.out / "cache")]
+        words += ["--cache", str(self.out / "cache"), "--dtype", "float32"]
         code, _ = self.call([str(HERE / "develop.py"), *words], log)
         if code:
             return self.finish(job, {**result, **failure("yardstick", code, log)}, started)
@@ -229,7 +230,7 @@ def plan_round(study: Study, number: int, arguments: argparse.Namespace) -> list
 
 
 def estimate(jobs: Sequence[Job], this: Round, width: int) -> str:
-    hours = len(jobs) * (this.cpu_minutes + SCORE_MINUTES) / 60
+    hours = len(jobs) * (this.flops / FLOPS / 60 + SCORE_MINUTES) / 60
     wall = f"{hours / width:.1f} hours with {width} free cores"
     return f"round {this.number}: {len(jobs)} runs, about {hours:.1f} CPU hours, {wall}"
 
@@ -243,7 +244,7 @@ def main() -> None:
     parser.add_argument("--round", type=int, help="only this one")
     parser.add_argument("--only", help="names of variants, separated by commas; needs --round")
     parser.add_argument("--all", action="store_true", help="the optional variants too")
-    parser.add_argument("--cpu-minutes", type=float, help="of each run, instead of the rounds' own: to rehearse")
+    parser.add_argument("--flops", type=float, help="of each run, instead of the rounds' own: to rehearse")
     parser.add_argument("--variants", type=Path, default=HERE / "variants.yaml")
     parser.add_argument("--dry-run", action="store_true")
     arguments = parser.parse_args()
@@ -254,8 +255,8 @@ def main() -> None:
     plan = load_plan(arguments.variants)
     if arguments.round and arguments.round not in plan.rounds:
         parser.error(f"--round: expected one of {sorted(plan.rounds)}, got {arguments.round}")
-    if arguments.cpu_minutes:
-        rounds = {k: this._replace(cpu_minutes=arguments.cpu_minutes) for k, this in plan.rounds.items()}
+    if arguments.flops:
+        rounds = {k: this._replace(flops=arguments.flops) for k, this in plan.rounds.items()}
         plan = plan._replace(rounds=rounds)
     arguments.out.mkdir(parents=True, exist_ok=True)
     with (arguments.out / ".lock").open("w") as lock, StopRequest(NOTE) as stop:

@@ -29,7 +29,7 @@ class Round(NamedTuple):
     """One round of the study."""
 
     number: int
-    cpu_minutes: float
+    flops: float  #: of a training run: the model's matrix products, forward and backward
     seeds: int
     base_seeds: int
     keep: float = 1.0  #: of the round before: a share below 1, or how many
@@ -74,13 +74,11 @@ def load_plan(path: Path) -> Plan:
     rounds = {number: Round(number, **fields) for number, fields in values["rounds"].items()}
     plan = Plan(values["base"], variants, rounds)
     for variant in variants.values():
-        configuration(plan, variant, 1, Path("corpora"), Path("out"), 0)
+        configuration(plan, variant, 1.0, Path("corpora"), Path("out"), 0)
     return plan
 
 
-def configuration(
-    plan: Plan, variant: Variant, cpu_minutes: float, corpora: Path, output: Path, seed: int
-) -> TrainConfig:
+def configuration(plan: Plan, variant: Variant, flops: float, corpora: Path, output: Path, seed: int) -> TrainConfig:
     """Of one run. Raises ValueError for a field that the trainer doesn't know."""
     values = copy.deepcopy(plan.base)
     for dotted, value in variant.overrides.items():
@@ -89,7 +87,7 @@ def configuration(
         for parent in parents:
             target = target.setdefault(parent, {})
         target[leaf] = value
-    values["schedule"] |= {"max_cpu_minutes": cpu_minutes}
+    values["schedule"] |= {"max_flops": flops}
     values |= {"corpus": str(corpora / variant.corpus), "output": str(output), "name": variant.name, "seed": seed}
     return TrainConfig.from_dict(values)
 
