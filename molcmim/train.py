@@ -104,7 +104,7 @@ class Run:
         if config.init_from is not None:
             start_from(self.model, config.init_from, self.tokenizer)
         self.average = AveragedWeights(self.model, config.ema_decay)
-        self.optimizers = build_optimizers(self.model, config.optimizer)
+        self.optimizers = build_optimizers(self.model, config.optimizer, config.precision)
         self.counters = Counters()
         self.checkpoint = self.output / "checkpoint.safetensors"
         if resume and self.checkpoint.exists():

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from molcmim.model import CMIM
+from molcmim.muon import Float32Muon
 from molcmim.train_config import OptimizerConfig
 
 FORMAT_VERSION = 1
@@ -68,8 +69,11 @@ def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim == 2 and not any(part in ADAMW_ONLY for part in name.split("."))
 
 
-def build_optimizers(model: CMIM, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """[AdamW] or [AdamW, Muon]; each parameter group keeps its peak learning rate as ``group["peak_lr"]``."""
+def build_optimizers(model: CMIM, config: OptimizerConfig, precision: str = "float32") -> list[torch.optim.Optimizer]:
+    """[AdamW] or [AdamW, Muon]; each parameter group keeps its peak learning rate as ``group["peak_lr"]``.
+
+    With `precision` ``"bf16"`` Muon orthogonalises in bfloat16, else in float32.
+    """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     hidden = [p for name, p in named if config.name == "muon" and is_hidden_matrix(name, p)]
     hidden_ids = {id(p) for p in hidden}
@@ -80,8 +84,9 @@ def build_optimizers(model: CMIM, config: OptimizerConfig) -> list[torch.optim.O
     ]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)]
     if hidden:
+        muon = torch.optim.Muon if precision == "bf16" else Float32Muon
         optimizers.append(
-            torch.optim.Muon(
+            muon(
                 hidden,
                 lr=config.muon_lr,
                 momentum=config.muon_momentum,

@@ -52,7 +52,7 @@ def make_step(
     """
     torch.manual_seed(0)
     model = CMIM(ModelConfig(vocab_size=244, width=width, heads=heads, mlp_width=4 * width)).to(device)
-    optimizers = build_optimizers(model, OptimizerConfig())
+    optimizers = build_optimizers(model, OptimizerConfig(), "bf16")
     batch = Batch(torch.randint(4, 244, (batch_size, tokens - 1), device=device))
     config = ObjectiveConfig()
     loss_of = torch.compile(objective.loss) if compiled else objective.loss
