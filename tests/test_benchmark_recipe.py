@@ -231,7 +231,8 @@ def study(scripts, tmp_path, monkeypatch):
         corpora=tmp_path / "c", out=tmp_path / "o", results=tmp_path / "r", only=None, all=False
     )
     plan = small_plan(scripts)
-    monkeypatch.setattr(module, "configuration", lambda *a: SimpleNamespace(to_dict=dict, compile=False, precision="float32"))
+    fixed = {"to_dict": dict, "compile": False, "precision": "float32"}
+    monkeypatch.setattr(module, "configuration", lambda *a: SimpleNamespace(**fixed))
     made = module.Study(arguments, plan, SimpleNamespace(requested=False), None)
     made.calls = []
 
