@@ -71,7 +71,11 @@ def load_plan(path: Path) -> Plan:
             variants[name] = Variant(name, fields.pop("group"), fields.pop("set"), **fields)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path.name}: variant {name}: {error}") from error
-    rounds = {number: Round(number, **fields) for number, fields in values["rounds"].items()}
+    # YAML 1.1 reads 2.5e13 (without a sign) as text
+    rounds = {
+        number: Round(number, **fields | {"flops": float(fields["flops"])})
+        for number, fields in values["rounds"].items()
+    }
     plan = Plan(values["base"], variants, rounds)
     for variant in variants.values():
         configuration(plan, variant, 1.0, Path("corpora"), Path("out"), 0)
