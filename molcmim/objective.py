@@ -14,7 +14,7 @@
 | `infonce` | log softmax over the batch of the cosine to another SMILES of the molecule |
 
 Sources: cMIM arXiv 2509.21511 (eq. for k), MIM arXiv 2003.02645, InfoNCE arXiv 1807.03748.
-Nothing here knows about molecules beyond token ids: `examples/images` could use the same functions on images.
+`latent_factors` and `weighted_loss` know nothing about molecules: examples/images trains images with them.
 """
 
 # Axes: B molecules, G molecules over all ranks, T tokens, L latent, P descriptors.
@@ -334,6 +334,23 @@ def log_factors(model: CMIM, batch: Batch, config: ObjectiveConfig) -> dict[str,
         given = drop_tokens(given, config.decoder_dropout, batch.drop_score)
     logits = model.logits(model.hidden(z, decoder_input(given)))
     factors = {"reconstruction": log_reconstruction(logits, encoder_input(batch.tokens))}
+    factors |= latent_factors(z, posterior, config)
+    if config.properties:
+        if model.property_head is None or batch.properties is None:
+            raise ValueError("properties: the model needs n_properties > 0 and the batch descriptors")
+        factors["properties"] = log_properties(model.property_head(z), batch.properties)
+    return factors
+
+
+def latent_factors(z: Tensor, posterior: Posterior, config: ObjectiveConfig) -> dict[str, Tensor]:
+    """The objective's factors that need z and its posterior only, whatever x is: name -> (B,) log-probabilities.
+
+    Parameters
+    ----------
+    z
+        (B, L): a sample of the posterior, or its mean for objectives that aren't in `SAMPLED`.
+    """
+    factors = {}
     for name in config.factors:
         if name == "log_q":
             factors[name] = log_normal(z, *posterior)
@@ -344,10 +361,6 @@ def log_factors(model: CMIM, batch: Batch, config: ObjectiveConfig) -> dict[str,
         elif name == "contrastive":
             others, offset = gather_if(config.gather_negatives, z)
             factors[name] = log_contrastive(z, config.tau, others, offset)
-        elif name == "properties":
-            if model.property_head is None or batch.properties is None:
-                raise ValueError("properties: the model needs n_properties > 0 and the batch descriptors")
-            factors[name] = log_properties(model.property_head(z), batch.properties)
     return factors
 
 
@@ -365,13 +378,28 @@ def loss(model: CMIM, batch: Batch, config: ObjectiveConfig) -> tuple[Tensor, di
     """Training loss (scalar) and the batch mean of every factor (unweighted, unscaled nats a molecule, detached)."""
     factors = log_factors(model, batch, config)
     n_tokens = (batch.tokens != PAD).sum(1) + 1  # <eos> included
-    total = torch.zeros((), device=batch.tokens.device)
+    return weighted_loss(factors, config, n_tokens, model.config.latent)
+
+
+def weighted_loss(
+    factors: Mapping[str, Tensor], config: ObjectiveConfig, n_parts: Tensor | int, n_latent: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The module's equation: loss (scalar), and the batch mean of every factor as it came, detached.
+
+    Parameters
+    ----------
+    factors
+        (B,) log-probabilities of every factor of the objective.
+    n_parts, n_latent
+        What scaling ``"mean"`` divides by: parts of x (tokens of each molecule, (B,); pixels), and dimensions of z.
+    """
+    weighted = []
     for name, coefficient in config.factors.items():
         value = factors[name]
         if config.scaling == "mean":
             if name in ("reconstruction", "masked_tokens"):
-                value = value / n_tokens
+                value = value / n_parts
             elif name in LATENT_FACTORS:
-                value = value / model.config.latent
-        total = total - coefficient * config.weights.get(name, 1.0) * value.mean()
-    return total, {name: value.detach().mean() for name, value in factors.items()}
+                value = value / n_latent
+        weighted.append(-coefficient * config.weights.get(name, 1.0) * value.mean())
+    return torch.stack(weighted).sum(), {name: value.detach().mean() for name, value in factors.items()}
