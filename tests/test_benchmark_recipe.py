@@ -40,13 +40,15 @@ def test_every_variant_is_a_configuration_that_differs_from_the_base(scripts):
     variants = scripts("variants")
     plan = variants.load_plan(FOLDER / "variants.yaml")
     made = {
-        json.dumps(variants.configuration(plan, variant, 8, Path("c"), Path("o"), 0).to_dict() | {"name": ""})
+        json.dumps(
+            variants.configuration(plan, variant, {"max_flops": 8}, Path("c"), Path("o"), 0).to_dict() | {"name": ""}
+        )
         for variant in plan.variants.values()
     }
     assert len(made) == len(plan.variants)
     core = [variant for variant in plan.variants.values() if not variant.optional]
     assert 25 <= len(core) <= 40
-    base = variants.configuration(plan, plan.variants["base"], 8, Path("c"), Path("o"), 3)
+    base = variants.configuration(plan, plan.variants["base"], {"max_flops": 8}, Path("c"), Path("o"), 3)
     assert (base.schedule.max_flops, base.seed, base.threads, base.corpus) == (8, 3, 1, "c/atom")
 
 
@@ -62,7 +64,7 @@ def small_plan(scripts) -> Any:
     names = {name: v.Variant(name, "g", {}) for name in ("base", "a", "b", "c", "d")}
     names["late"] = v.Variant("late", "g", {}, from_round=2)
     names["extra"] = v.Variant("extra", "g", {}, optional=True)
-    rounds = {1: v.Round(1, 8, 1, 2), 2: v.Round(2, 16, 1, 1, 0.5), 3: v.Round(3, 32, 2, 2, 1)}
+    rounds = {1: v.Round(1, {}, 1, 2), 2: v.Round(2, {}, 1, 1, 0.5), 3: v.Round(3, {}, 2, 2, 1)}
     return v.Plan({"schedule": {}}, names, rounds)
 
 
@@ -77,6 +79,8 @@ def test_rounds_keep_the_best_and_the_base(scripts):
         v.contenders(plan, 2, {})
     jobs = [job.name for job in v.jobs_of(plan, 1, ["base", "a"])]
     assert jobs == ["base_1_0", "a_1_0", "base_1_1"]
+    plan.variants["a"] = plan.variants["a"]._replace(seeds=2)
+    assert [job.name for job in v.jobs_of(plan, 1, ["b", "a"])] == ["b_1_0", "a_1_0", "a_1_1"]
 
 
 # ------------------------------------------------------------------------------------------ the development group
@@ -209,7 +213,8 @@ def test_subset_is_a_share_by_hash(scripts):
 
 def result_of(variant: str, summary: float, seed: int = 0, **changes: Any) -> dict[str, Any]:
     return {
-        "variant": variant, "group": "g", "round": 1, "seed": seed, "status": "ok", "budget": 8e12, "nats": 20.0,
+        "variant": variant, "group": "g", "round": 1, "seed": seed, "status": "ok", "limit": {"max_flops": 8e12},
+        "nats": 20.0,
         "token_accuracy": 0.8, "exact_reconstruction": 0.1, "molecules": 40000, "steps": 300, "parameters": 4_000_000,
         "molecules_per_cpu_second": 80.0, "commit": "a" * 40, "modified": False,
         "machine": {"cpu": "x", "cores": 2, "torch": "2"},
@@ -228,10 +233,12 @@ def study(scripts, tmp_path, monkeypatch):
     """A study whose processes are made up: training of `d` diverges, develop.py scores by the variant's name."""
     module = scripts("study")
     arguments = argparse.Namespace(
-        corpora=tmp_path / "c", out=tmp_path / "o", results=tmp_path / "r", only=None, all=False
-    )
+        corpora=tmp_path / "c", out=tmp_path / "o", results=tmp_path / "r", only=None, all=False,
+        score=Path("develop.py"),
+    )  # fmt: skip
     plan = small_plan(scripts)
-    fixed = {"to_dict": dict, "compile": False, "precision": "float32"}
+    schedule = SimpleNamespace(progress=lambda step, seconds, cpu, flops: flops / 8)
+    fixed = {"to_dict": dict, "compile": False, "precision": "float32", "schedule": schedule}
     monkeypatch.setattr(module, "configuration", lambda *a: SimpleNamespace(**fixed))
     made = module.Study(arguments, plan, SimpleNamespace(requested=False), None)
     made.calls = []

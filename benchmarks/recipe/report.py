@@ -140,7 +140,7 @@ def figure(rounds: dict[int, list[Result]], path: Path) -> bool:
             )
         axis.set_xlabel("reconstruction, nats a molecule (z = mu)")
         axis.set_ylabel("yardstick: 0 = counts, 1 = RDKit descriptors")
-        axis.set_title(f"round {number}: {results[0]['budget'] / 1e12:g} TFLOP")
+        axis.set_title(f"round {number}: {results[0]['limit']['max_flops'] / 1e12:g} TFLOP")
         axis.legend(fontsize=6)
     drawn.tight_layout()
     drawn.savefig(path, dpi=110, metadata={"Software": None})
@@ -156,7 +156,7 @@ def text(rounds: dict[int, list[Result]], with_figure: bool) -> str:
     for number, results in rounds.items():
         rows = merged(results)
         deviation, freedom = spread(rows)
-        lines += [f"## Round {number}: {results[0]['budget'] / 1e12:g} TFLOP a run", ""]
+        lines += [f"## Round {number}: {results[0]['limit']['max_flops'] / 1e12:g} TFLOP a run", ""]
         if freedom:
             lines += [
                 f"Standard deviation between seeds: {deviation:.3f} ({freedom} degrees of freedom); by chance two "

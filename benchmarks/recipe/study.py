@@ -54,6 +54,7 @@ class Study:
         self.corpora: Path = arguments.corpora.resolve()
         self.out: Path = arguments.out.resolve()
         self.results: Path = arguments.results.resolve()
+        self.score: Path = arguments.score.resolve()
         self.kill = threading.Event()
         self.facts = {**git_state(HERE.parent), "machine": machine()}  # now: the tree may change while this runs
         self.environment = os.environ | {
@@ -99,11 +100,11 @@ class Study:
         this, variant = self.plan.rounds[job.round], self.plan.variants[job.variant]
         folder = self.out / job.name
         folder.mkdir(parents=True, exist_ok=True)
-        config = configuration(self.plan, variant, this.flops, self.corpora, folder, job.seed)
+        config = configuration(self.plan, variant, this.limit, self.corpora, folder, job.seed)
         (folder / "config.yaml").write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
         result: dict[str, Any] = {
             "variant": job.variant, "group": variant.group, "round": job.round, "seed": job.seed,
-            "overrides": variant.overrides, "corpus": variant.corpus, "budget": this.flops,
+            "overrides": variant.overrides, "corpus": variant.corpus, "limit": this.limit,
             "precision": config.precision, "compile": config.compile,
         }  # fmt: skip
         started, log = time.monotonic(), folder / "log.txt"
@@ -111,13 +112,14 @@ class Study:
         if code:
             return self.finish(job, {**result, **failure("training", code, log)}, started)
         final = json.loads(output.splitlines()[-1])
-        if final["flops"] < this.flops:
+        spent = (final[key] for key in ("step", "seconds", "cpu_seconds", "flops"))
+        if config.schedule.progress(*spent) < 1:
             raise Stopped  # somebody else stopped it: it goes on next time
         result |= training_numbers(final, folder / "log.jsonl")
         score = folder / "develop.json"
         words = ["--corpus", str(self.corpora / "atom"), "--model", str(folder / "export"), "--out", str(score)]
         words += ["--cache", str(self.out / "cache"), "--dtype", "float32"]
-        code, _ = self.call([str(HERE / "develop.py"), *words], log)
+        code, _ = self.call([str(self.score), *words], log)
         if code:
             return self.finish(job, {**result, **failure("yardstick", code, log)}, started)
         scored = json.loads(score.read_text(encoding="utf-8"))
@@ -230,7 +232,9 @@ def plan_round(study: Study, number: int, arguments: argparse.Namespace) -> list
 
 
 def estimate(jobs: Sequence[Job], this: Round, width: int) -> str:
-    hours = len(jobs) * (this.flops / FLOPS / 60 + SCORE_MINUTES) / 60
+    if "max_flops" not in this.limit:
+        return f"round {this.number}: {len(jobs)} runs of {this.limit}"
+    hours = len(jobs) * (this.limit["max_flops"] / FLOPS / 60 + SCORE_MINUTES) / 60
     wall = f"{hours / width:.1f} hours with {width} free cores"
     return f"round {this.number}: {len(jobs)} runs, about {hours:.1f} CPU hours, {wall}"
 
@@ -244,8 +248,9 @@ def main() -> None:
     parser.add_argument("--round", type=int, help="only this one")
     parser.add_argument("--only", help="names of variants, separated by commas; needs --round")
     parser.add_argument("--all", action="store_true", help="the optional variants too")
-    parser.add_argument("--flops", type=float, help="of each run, instead of the rounds' own: to rehearse")
+    parser.add_argument("--flops", type=float, help="of each run, instead of the rounds' own limits: to rehearse")
     parser.add_argument("--variants", type=Path, default=HERE / "variants.yaml")
+    parser.add_argument("--score", type=Path, default=HERE / "develop.py", help="script that scores a model")
     parser.add_argument("--dry-run", action="store_true")
     arguments = parser.parse_args()
     if arguments.only and not arguments.round:
@@ -256,7 +261,7 @@ def main() -> None:
     if arguments.round and arguments.round not in plan.rounds:
         parser.error(f"--round: expected one of {sorted(plan.rounds)}, got {arguments.round}")
     if arguments.flops:
-        rounds = {k: this._replace(flops=arguments.flops) for k, this in plan.rounds.items()}
+        rounds = {k: this._replace(limit={"max_flops": arguments.flops}) for k, this in plan.rounds.items()}
         plan = plan._replace(rounds=rounds)
     arguments.out.mkdir(parents=True, exist_ok=True)
     with (arguments.out / ".lock").open("w") as lock, StopRequest(NOTE) as stop:

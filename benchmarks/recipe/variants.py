@@ -23,13 +23,14 @@ class Variant(NamedTuple):
     corpus: str = "atom"
     optional: bool = False
     from_round: int = 1
+    seeds: int | None = None  #: None: the round's
 
 
 class Round(NamedTuple):
     """One round of the study."""
 
     number: int
-    flops: float  #: of a training run: the model's matrix products, forward and backward
+    limit: dict[str, float]  #: of a training run: {"max_flops": ...} or another limit of ScheduleConfig
     seeds: int
     base_seeds: int
     keep: float = 1.0  #: of the round before: a share below 1, or how many
@@ -71,18 +72,18 @@ def load_plan(path: Path) -> Plan:
             variants[name] = Variant(name, fields.pop("group"), fields.pop("set"), **fields)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path.name}: variant {name}: {error}") from error
-    # YAML 1.1 reads 2.5e13 (without a sign) as text
-    rounds = {
-        number: Round(number, **fields | {"flops": float(fields["flops"])})
-        for number, fields in values["rounds"].items()
-    }
+    rounds = {number: Round(number, **fields) for number, fields in values["rounds"].items()}
+    for this in rounds.values():  # YAML 1.1 reads 2.5e13 (without a sign) as text
+        this.limit.update({name: float(value) for name, value in this.limit.items() if isinstance(value, str)})
     plan = Plan(values["base"], variants, rounds)
     for variant in variants.values():
-        configuration(plan, variant, 1.0, Path("corpora"), Path("out"), 0)
+        configuration(plan, variant, {"max_steps": 1}, Path("corpora"), Path("out"), 0)
     return plan
 
 
-def configuration(plan: Plan, variant: Variant, flops: float, corpora: Path, output: Path, seed: int) -> TrainConfig:
+def configuration(
+    plan: Plan, variant: Variant, limit: Mapping[str, float], corpora: Path, output: Path, seed: int
+) -> TrainConfig:
     """Of one run. Raises ValueError for a field that the trainer doesn't know."""
     values = copy.deepcopy(plan.base)
     for dotted, value in variant.overrides.items():
@@ -91,7 +92,7 @@ def configuration(plan: Plan, variant: Variant, flops: float, corpora: Path, out
         for parent in parents:
             target = target.setdefault(parent, {})
         target[leaf] = value
-    values["schedule"] |= {"max_flops": flops}
+    values["schedule"] |= limit
     values |= {"corpus": str(corpora / variant.corpus), "output": str(output), "name": variant.name, "seed": seed}
     return TrainConfig.from_dict(values)
 
@@ -126,5 +127,5 @@ def contenders(plan: Plan, number: int, previous: Mapping[str, float], everythin
 def jobs_of(plan: Plan, number: int, names: Sequence[str]) -> list[Job]:
     """Runs of a round, one seed after the other."""
     this = plan.rounds[number]
-    seeds = {name: this.base_seeds if name == BASE else this.seeds for name in names}
+    seeds = {name: this.base_seeds if name == BASE else plan.variants[name].seeds or this.seeds for name in names}
     return [Job(name, number, seed) for seed in range(max(seeds.values())) for name in names if seed < seeds[name]]
