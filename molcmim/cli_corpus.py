@@ -22,6 +22,14 @@ class Policy(StrEnum):
     parent = "parent"
 
 
+class Properties(StrEnum):
+    """Sets of descriptors."""
+
+    none = "none"
+    basic = "basic"
+    wide = "wide"
+
+
 class TokenizerKind(StrEnum):
     """Tokenizers that can be trained on a corpus."""
 
@@ -65,9 +73,7 @@ def build(
     policy: Annotated[
         Policy, typer.Option(help="How SMILES are prepared; none where they are canonical already.")
     ] = Policy.canonical,
-    column: Annotated[
-        str | None, typer.Option(help="SMILES column of tables.", show_default="by its name")
-    ] = None,
+    column: Annotated[str | None, typer.Option(help="SMILES column of tables.", show_default="by its name")] = None,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
     valid_fraction: Annotated[
         float, typer.Option(help="Share of molecules for validation, chosen by hash.", min=0.0, max=1.0)
@@ -76,17 +82,15 @@ def build(
         bool, typer.Option("--random-smiles", help="Also store a random SMILES of each molecule.")
     ] = False,
     properties: Annotated[
-        bool, typer.Option("--properties", help="Also store standardised RDKit descriptors.")
-    ] = False,
+        Properties, typer.Option(help="Also store standardised RDKit descriptors: 36 or 114 of them.")
+    ] = Properties.none,
     min_count: Annotated[int, typer.Option(help="Rarer tokens are left out of the vocabulary.", min=1)] = 5,
     max_vocab: Annotated[
         int | None,
         typer.Option(help="Largest vocabulary (smiles tokenizer).", min=1, show_default="no limit"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the random SMILES.")] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the directory if it exists.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the directory if it exists.")] = False,
 ) -> None:
     """Build a corpus: check, prepare, drop repeats, tokenize, split."""
     from molcmim.corpus_build import Source, build_corpus
@@ -102,7 +106,7 @@ def build(
         workers=workers,
         valid_fraction=valid_fraction,
         random_smiles=int(random_smiles),
-        properties=properties,
+        properties=properties.value,
         min_count=min_count,
         max_vocab=max_vocab,
         seed=seed,
@@ -164,9 +168,7 @@ def describe(directory: Path, info: CorpusInfo) -> None:
     typer.echo(f"  random SMILES {'yes' if info.has_random else 'no'}")
     typer.echo(f"  descriptors   {len(info.properties.names) if info.properties else 'no'}")
     for source in info.sources:
-        typer.echo(
-            f"  source        {source.name}: {source.n:,} molecules, {source.weight:g} passes an epoch"
-        )
+        typer.echo(f"  source        {source.name}: {source.n:,} molecules, {source.weight:g} passes an epoch")
     typer.echo(f"  duplicates    {info.duplicates:,} left out")
     for status, count in sorted(info.statuses.items(), key=lambda item: -item[1]):
         typer.echo(f"  {status:<16} {count:>12,}")

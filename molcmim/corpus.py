@@ -16,7 +16,7 @@ each split in train and valid,
     {split}.offsets.bin      uint64 (n + 1,): row i is tokens[offsets[i]:offsets[i + 1]]
     {split}.source.bin       uint8 (n,): index into the sources of corpus.json
     {split}.random.*.bin     optional, a second, random SMILES of each molecule: tokens and offsets as above
-    {split}.properties.bin   optional, float16 (n, P): standardised descriptors
+    {split}.properties.bin   optional, int8 (n, P): standardised descriptors in steps of 0.04
 """
 # B molecules (rows of a batch), T tokens, P properties, n rows of the split
 
@@ -50,7 +50,7 @@ __all__ = [
     "new_directory",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  #: 1 stored descriptors as float16; such corpora are read as well
 SPLITS = ("train", "valid")
 
 IntArray = npt.NDArray[np.int64]
@@ -69,11 +69,12 @@ class SourceInfo(NamedTuple):
 
 
 class PropertyInfo(NamedTuple):
-    """Descriptor names, and how they were standardised: stored = (raw - center) / scale, clipped."""
+    """Descriptor names, and how they were standardised: (raw - center) / scale, clipped, in multiples of `step`."""
 
     names: tuple[str, ...]
     center: tuple[float, ...]
     scale: tuple[float, ...]
+    step: float = 0.0  #: the file holds int8 multiples of it; 0: float16, of format 1
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,8 @@ class CorpusInfo:
             values["sources"] = tuple(SourceInfo(**source) for source in values["sources"])
             if values.get("properties") is not None:
                 columns = values["properties"]
-                values["properties"] = PropertyInfo(*(tuple(columns[k]) for k in PropertyInfo._fields))
+                names, center, scale = (tuple(columns[name]) for name in ("names", "center", "scale"))
+                values["properties"] = PropertyInfo(names, center, scale, columns.get("step", 0.0))
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise CorpusError(f"{where}: not a corpus description: {error}") from error
@@ -204,10 +206,11 @@ class TokenStore:
         self._random = _Ragged(directory, f"{split}.random", n, info.dtype) if info.has_random else None
         self.lengths: IntArray = np.diff(self._main.offsets).astype(np.int64)
         self.source: npt.NDArray[np.uint8] = _map(directory / f"{split}.source.bin", np.dtype("u1"), n)
-        self._properties: npt.NDArray[np.float16] | None = None
+        self._properties: npt.NDArray[Any] | None = None
         if info.properties is not None:
             width = len(info.properties.names)
-            values = _map(directory / f"{split}.properties.bin", np.dtype("<f2"), n * width)
+            dtype = np.dtype("i1" if info.properties.step else "<f2")
+            values = _map(directory / f"{split}.properties.bin", dtype, n * width)
             self._properties = values.reshape(n, width)
 
     @classmethod
@@ -272,9 +275,10 @@ class TokenStore:
 
     def properties(self, indices: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Standardised descriptors, (B, P) float32. Raises CorpusError if the corpus has none."""
-        if self._properties is None:
-            raise CorpusError("this corpus was built without properties=True")
-        return self._properties[np.asarray(indices, dtype=np.int64)].astype(np.float32)
+        if self._properties is None or self.info.properties is None:
+            raise CorpusError("this corpus was built without properties")
+        values = self._properties[np.asarray(indices, dtype=np.int64)].astype(np.float32)
+        return values * np.float32(self.info.properties.step or 1.0)
 
     def _need_random(self) -> _Ragged:
         if self._random is None:

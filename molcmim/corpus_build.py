@@ -70,7 +70,7 @@ def build_corpus(
     workers: int = 2,
     valid_fraction: float = VALID_FRACTION,
     random_smiles: int = 0,
-    properties: bool = False,
+    properties: str = "none",
     min_count: int = 5,
     max_vocab: int | None = None,
     seed: int = 0,
@@ -103,8 +103,8 @@ def build_corpus(
     random_smiles : int
         1 = also store one random SMILES of each molecule. Where that doesn't fit the tokenizer or
         `max_tokens`, the row itself is stored again.
-    properties : bool
-        Also store standardised RDKit descriptors (`molcmim.corpus_chem`).
+    properties : str
+        Also store standardised RDKit descriptors: ``basic`` (36), ``wide`` (114; `molcmim.corpus_chem`), or ``none``.
     min_count, max_vocab : int
         For a tokenizer trained here: rarer tokens are left out; largest vocabulary, special tokens included
         (``smiles`` only; 256 lets a token fit into one byte).
@@ -126,7 +126,7 @@ def build_corpus(
     ValueError
         For arguments out of range, inputs that can't be read, or if no row is left.
     """
-    _check_arguments(inputs, max_tokens, valid_fraction, random_smiles, tokenizer)
+    _check_arguments(inputs, max_tokens, valid_fraction, random_smiles, tokenizer, properties)
     # corpus.json is written last: no reader takes a directory without it for a corpus
     with new_directory(out, overwrite) as directory:
         spool = Spool(directory / "spool.smi")
@@ -166,7 +166,7 @@ def build_corpus(
             duplicates=spool.duplicates,
             unmatched=spool.unmatched,
             has_random=bool(random_smiles),
-            properties=_standardise(directory, writers) if properties else None,
+            properties=_standardise(directory, writers, properties) if properties != "none" else None,
             built_with=_versions(),
         )
         info.save(directory)
@@ -179,6 +179,7 @@ def _check_arguments(
     valid_fraction: float,
     random_smiles: int,
     tokenizer: Tokenizer | str,
+    properties: str,
 ) -> None:
     if not 1 <= len(inputs) <= 255:
         raise ValueError(f"inputs: 1 to 255 sources expected, got {len(inputs)}")
@@ -193,6 +194,11 @@ def _check_arguments(
         raise ValueError(f"random_smiles: 0 or 1 expected, got {random_smiles}")
     if isinstance(tokenizer, str) and tokenizer not in KINDS:
         raise ValueError(f"tokenizer: one of {sorted(KINDS)} expected, got {tokenizer!r}")
+    if properties != "none":
+        from .corpus_chem import PROPERTY_SETS
+
+        if properties not in PROPERTY_SETS:
+            raise ValueError(f"properties: none or one of {sorted(PROPERTY_SETS)} expected, got {properties!r}")
 
 
 def _read(spool: Spool, number: int, source: Source, policy: str, workers: int, progress: bool) -> None:
@@ -219,9 +225,7 @@ def _prepared(chunks: Iterable[list[str]], policy: str, workers: int) -> Generat
             yield as_lines(prepared)
 
 
-def _train(
-    kind: str, spool: Spool, min_count: int, max_vocab: int | None, workers: int, progress: bool
-) -> Tokenizer:
+def _train(kind: str, spool: Spool, min_count: int, max_vocab: int | None, workers: int, progress: bool) -> Tokenizer:
     texts = (texts for _, texts in spool.chunks())
     total = int(spool.first.sum())
     with tqdm(total=total, desc="vocabulary", unit=" rows", unit_scale=True, disable=not progress) as bar:
@@ -285,10 +289,10 @@ def _encode(
     return writers, kept_by_source
 
 
-def _standardise(directory: Path, writers: Sequence[SplitWriter]) -> PropertyInfo:
+def _standardise(directory: Path, writers: Sequence[SplitWriter], kind: str) -> PropertyInfo:
     from .corpus_chem import standardise
 
-    return standardise(directory, [writer.n for writer in writers])
+    return standardise(directory, [writer.n for writer in writers], kind)
 
 
 def _versions() -> dict[str, str]:

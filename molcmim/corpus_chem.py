@@ -7,8 +7,9 @@ Only rows that passed `chem.prepare` and fit `max_tokens` come here.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,22 @@ _RDKIT_NAMES = (
 _ELEMENTS = ("N", "O", "F", "P", "S", "Cl", "Br")
 _FORMULA_PART = re.compile("([A-Z][a-z]?)([0-9]*)")
 _COUNT_NAMES = ("FormalCharge", *(f"Num{symbol}" for symbol in _ELEMENTS))
-PROPERTY_NAMES: tuple[str, ...] = (*_RDKIT_NAMES, *_COUNT_NAMES)
+_BASIC = (*_RDKIT_NAMES, *_COUNT_NAMES)
+# A third as much time again: surface area by ranges of atomic log P, refractivity and charge, and counts of atoms,
+# bonds, charges and rings of each size (van Deursen et al. 2010).
+_WIDE: tuple[tuple[str, int, Callable[[Chem.Mol], Sequence[float]]], ...] = (
+    ("SlogP_VSA", 12, rdMolDescriptors.SlogP_VSA_),
+    ("SMR_VSA", 10, rdMolDescriptors.SMR_VSA_),
+    ("PEOE_VSA", 14, rdMolDescriptors.PEOE_VSA_),
+    ("MQN", 42, rdMolDescriptors.MQNs_),
+)
+PROPERTY_SETS: dict[str, tuple[str, ...]] = {
+    "basic": _BASIC,
+    "wide": (*_BASIC, *(f"{family}{i}" for family, n, _ in _WIDE for i in range(1, n + 1))),
+}
 
 CLIP = 5.0
+STEP = 0.04  #: of the stored values: 125 of them are CLIP
 SAMPLE = 200_000
 _NORMAL_IQR = 1.349  # interquartile range of a unit normal
 
@@ -52,10 +66,10 @@ def random_smiles(molecule: Chem.Mol | None, smiles: str, seed: int) -> str:
     return str(Chem.MolToRandomSmilesVect(molecule, 1, randomSeed=random_seed)[0])
 
 
-def descriptors(molecules: Sequence[Chem.Mol | None]) -> npt.NDArray[np.float32]:
-    """`PROPERTY_NAMES` of each molecule, (n, P) float32; NaN where there is no molecule, or RDKit fails."""
+def descriptors(molecules: Sequence[Chem.Mol | None], kind: str = "basic") -> npt.NDArray[np.float32]:
+    """`PROPERTY_SETS[kind]` of each molecule, (n, P) float32; NaN where there is no molecule, or RDKit fails."""
     calculate = rdMolDescriptors.Properties(list(_RDKIT_NAMES)).ComputeProperties
-    values = np.full((len(molecules), len(PROPERTY_NAMES)), np.nan)
+    values = np.full((len(molecules), len(PROPERTY_SETS[kind])), np.nan)
     for i, molecule in enumerate(molecules):
         if molecule is None:
             continue
@@ -63,7 +77,9 @@ def descriptors(molecules: Sequence[Chem.Mol | None]) -> npt.NDArray[np.float32]
             values[i, : len(_RDKIT_NAMES)] = calculate(molecule)
         except (RuntimeError, ValueError):
             continue
-        values[i, len(_RDKIT_NAMES) :] = _counts(molecule)
+        values[i, len(_RDKIT_NAMES) : len(_BASIC)] = _counts(molecule)
+        if kind == "wide":
+            values[i, len(_BASIC) :] = _families(molecule)
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
 
@@ -74,23 +90,36 @@ def _counts(molecule: Chem.Mol) -> list[int]:
     return [Chem.GetFormalCharge(molecule), *(formula.get(symbol, 0) for symbol in _ELEMENTS)]
 
 
-def standardise(directory: Path, rows: Sequence[int]) -> PropertyInfo:
+def _families(molecule: Chem.Mol) -> list[float]:
+    found: list[float] = []
+    for _, n, calculate_family in _WIDE:
+        try:
+            found += calculate_family(molecule)
+        except (RuntimeError, ValueError):  # an element without parameters
+            found += [math.nan] * n
+    return found
+
+
+def standardise(directory: Path, rows: Sequence[int], kind: str) -> PropertyInfo:
     """Turn ``{split}.properties.raw`` (float32, as RDKit gives them) into ``{split}.properties.bin``.
 
     Stored are (raw - median) / scale, with scale = interquartile range / 1.349 (the standard deviation where
-    that range is 0, as for rare counts; 1 where that is 0 too), clipped at ±5; 0 for what is not a finite
-    number. Median and scale come from up to 200,000 training rows, evenly spaced.
+    that range is 0, as for rare counts; 1 where that is 0 too), clipped at ±5, as multiples of `STEP`; 0 for what is
+    not a finite number. Median and scale come from up to 200,000 training rows, evenly spaced.
 
     Parameters
     ----------
     directory : Path
     rows : sequence of int
         Rows of each split, training first.
+    kind : str
+        A key of `PROPERTY_SETS`.
     """
-    width = len(PROPERTY_NAMES)
+    names = PROPERTY_SETS[kind]
+    width = len(names)
     if rows[0] < 1:
         raise ValueError(f"rows: at least one training row expected, got {rows[0]}")
-    raws = [_raw(directory / f"{split}.properties.raw", n) for split, n in zip(SPLITS, rows, strict=True)]
+    raws = [_raw(directory / f"{split}.properties.raw", n, width) for split, n in zip(SPLITS, rows, strict=True)]
     train = raws[0]
     sample = np.array(train[:: max(1, -(-len(train) // SAMPLE))], dtype=np.float64)
     center, scale = np.empty(width), np.empty(width)
@@ -103,11 +132,12 @@ def standardise(directory: Path, rows: Sequence[int]) -> PropertyInfo:
             for start in range(0, len(raw), 100_000):
                 values = np.asarray(raw[start : start + 100_000], dtype=np.float64)
                 standard = np.clip((values - center) / scale, -CLIP, CLIP)
-                file.write(np.where(np.isfinite(values), standard, 0.0).astype("<f2").tobytes())
+                whole = np.rint(np.where(np.isfinite(values), standard, 0.0) / STEP)
+                file.write(whole.astype("i1").tobytes())
         (directory / f"{split}.properties.raw").unlink(missing_ok=True)
-    return PropertyInfo(PROPERTY_NAMES, tuple(center.tolist()), tuple(scale.tolist()))
+    return PropertyInfo(names, tuple(center.tolist()), tuple(scale.tolist()), STEP)
 
 
-def _raw(path: Path, n: int) -> npt.NDArray[np.float32]:
-    shape = (n, len(PROPERTY_NAMES))
+def _raw(path: Path, n: int, width: int) -> npt.NDArray[np.float32]:
+    shape = (n, width)
     return np.memmap(path, "<f4", mode="r", shape=shape) if n else np.empty(shape, np.float32)

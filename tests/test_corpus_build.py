@@ -162,7 +162,7 @@ def test_every_row_is_counted(tmp_path: Path) -> None:
     assert sum(info.statuses.values()) + info.duplicates == len(rows)
     assert both(tmp_path / "out") == ["CCN", "CCO"]
     assert CorpusInfo.load(tmp_path / "out") == info
-    assert json.loads((tmp_path / "out" / "corpus.json").read_text())["format_version"] == 1
+    assert json.loads((tmp_path / "out" / "corpus.json").read_text())["format_version"] == 2
 
 
 def test_canonical_policy_merges_spellings(tmp_path: Path) -> None:
@@ -220,9 +220,9 @@ def test_split_depends_on_the_molecule_alone(tmp_path: Path) -> None:
 
 def test_processes_and_chunks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = smi(tmp_path / "a.smi", [*ALKANOLS, *ALKANOLS[:7]])
-    one = build(tmp_path, Source(path), name="one", random_smiles=1, properties=True)
+    one = build(tmp_path, Source(path), name="one", random_smiles=1, properties="wide")
     monkeypatch.setattr("molcmim.corpus_files.CHUNK", 9)
-    two = build(tmp_path, Source(path), name="two", random_smiles=1, properties=True, workers=2)
+    two = build(tmp_path, Source(path), name="two", random_smiles=1, properties="wide", workers=2)
     assert one == two
     for file in sorted((tmp_path / "one").iterdir()):
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
@@ -292,9 +292,10 @@ def test_properties_are_standardised(tmp_path: Path) -> None:
 
     rows = [*ALKANOLS, "C1CCCC"]
     path = smi(tmp_path / "a.smi", rows)
-    info = build(tmp_path, Source(path), properties=True, valid_fraction=0.1)
+    info = build(tmp_path, Source(path), properties="basic", valid_fraction=0.1)
     assert info.properties is not None
-    names, center, scale = info.properties
+    names, center, scale, step = info.properties
+    assert (tmp_path / "out" / "train.properties.bin").stat().st_size == info.n_train * len(names) and step == 0.04
     assert len(set(names)) == len(names) >= 16
     store = TokenStore.open(tmp_path / "out")
     values = store.properties(np.arange(len(store)))
@@ -305,17 +306,34 @@ def test_properties_are_standardised(tmp_path: Path) -> None:
     assert np.median(values[:, column]) == pytest.approx(0, abs=0.05)
     train = texts(tmp_path / "out", "train")
     weight = rdMolDescriptors._CalcMolWt(Chem.MolFromSmiles(train[4]))
-    assert values[4, column] == pytest.approx((weight - center[column]) / scale[column], abs=0.01)
+    assert values[4, column] == pytest.approx((weight - center[column]) / scale[column], abs=0.021)
     unreadable = [i for i, text in enumerate(train) if text == "C1CCCC"]
     assert unreadable and not values[unreadable].any()
     assert len(TokenStore.open(tmp_path / "out", "valid").properties([0, 1])) == 2
 
 
-def test_descriptors_of_known_molecules() -> None:
-    from molcmim.corpus_chem import PROPERTY_NAMES, descriptors, parse
+def test_descriptors_of_format_1_are_read(tmp_path: Path) -> None:
+    path = smi(tmp_path / "a.smi", ALKANOLS)
+    build(tmp_path, Source(path), properties="basic", valid_fraction=0.1)
+    place = tmp_path / "out"
+    values = TokenStore.open(place).properties(np.arange(3))
+    data = json.loads((place / "corpus.json").read_text())
+    del data["properties"]["step"]
+    (place / "corpus.json").write_text(json.dumps({**data, "format_version": 1}))
+    for file in place.glob("*.properties.bin"):
+        file.write_bytes((np.frombuffer(file.read_bytes(), "i1") * np.float32(0.04)).astype("<f2").tobytes())
+    np.testing.assert_allclose(TokenStore.open(place).properties(np.arange(3)), values, atol=0.003)
 
-    values = descriptors([parse("[NH3+]CC(=O)[O-].ClCBr.[Na+]"), parse("C1C"), parse("c1ccccc1O")])
-    salt, phenol = (dict(zip(PROPERTY_NAMES, row.tolist(), strict=True)) for row in values[[0, 2]])
+
+def test_descriptors_of_known_molecules() -> None:
+    from molcmim.corpus_chem import PROPERTY_SETS, descriptors, parse
+
+    molecules = [parse("[NH3+]CC(=O)[O-].ClCBr.[Na+]"), parse("C1C"), parse("c1ccccc1O")]
+    values = descriptors(molecules, "wide")
+    np.testing.assert_array_equal(descriptors(molecules), values[:, : len(PROPERTY_SETS["basic"])])
+    salt, phenol = (dict(zip(PROPERTY_SETS["wide"], row.tolist(), strict=True)) for row in values[[0, 2]])
+    assert (salt["MQN1"], phenol["MQN1"], phenol["MQN12"], phenol["MQN41"]) == (3, 6, 7, 0), "carbons; all heavy atoms"
+    assert sum(phenol[f"SlogP_VSA{i}"] for i in range(1, 13)) == pytest.approx(phenol["labuteASA"], rel=0.1)
     expected = {"FormalCharge": 1, "NumN": 1, "NumO": 2, "NumF": 0, "NumS": 0, "NumCl": 1, "NumBr": 1}
     assert {name: salt[name] for name in expected} == expected
     assert (phenol["NumRings"], phenol["NumAromaticRings"], phenol["NumHBD"], phenol["FractionCSP3"]) == (
@@ -337,6 +355,7 @@ def test_descriptors_of_known_molecules() -> None:
         ({"random_smiles": 2}, "random_smiles"),
         ({"tokenizer": "words"}, "tokenizer"),
         ({"policy": "strict"}, "policy"),
+        ({"properties": "all"}, "properties"),
     ],
 )
 def test_wrong_arguments(tmp_path: Path, change: dict[str, Any], message: str) -> None:

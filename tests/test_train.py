@@ -226,7 +226,7 @@ def test_every_kind_of_run_trains_validates_and_exports(tmp_path, tmp_path_facto
     directory = tmp_path_factory.getbasetemp() / "rich"
     if not directory.exists():
         directory.mkdir()
-        small_corpus(directory, 200, random_smiles=1, properties=True, policy="canonical")
+        small_corpus(directory, 200, random_smiles=1, properties="basic", policy="canonical")
     result = train(small_config(directory / "corpus", tmp_path / "run", schedule__max_steps=3, **changes))
     assert result["step"] == 3
     decodes = ObjectiveConfig(changes.get("objective__name", "cmim")).has_decoder

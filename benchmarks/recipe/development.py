@@ -147,7 +147,7 @@ def diameter(molecule: Chem.Mol) -> float:
 
 
 Calculator = Callable[[Any], float]
-UNTRAINED: dict[str, Calculator] = {  #: not among corpus_chem.PROPERTY_NAMES
+UNTRAINED: dict[str, Calculator] = {  #: not in corpus_chem.PROPERTY_SETS
     "QED": QED.qed,
     "SA score": sa_score,
     "Bertz CT": GraphDescriptors.BertzCT,
