@@ -1,0 +1,211 @@
+"""examples/images and benchmarks/claims: objectives on images, cells that are computed once, geometry, tables."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("sklearn", reason="needs the `benchmark` extra")
+from molcmim.objective import FACTORS, ObjectiveConfig
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = [ROOT / "benchmarks" / "claims", ROOT / "benchmarks" / "recipe", ROOT / "examples" / "images"]
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch):
+    """Import a script by name; other benchmarks have scripts of the same names."""
+    names = [path.stem for folder in FOLDERS for path in folder.glob("*.py")]
+    for folder in reversed(FOLDERS):
+        monkeypatch.syspath_prepend(folder)
+    for name in names:
+        sys.modules.pop(name, None)
+    yield importlib.import_module
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+# ------------------------------------------------------------------------------------------ images
+
+
+def test_image_losses_are_the_table(scripts):
+    """Every factor by hand, for the objectives that need no sampling of anything else."""
+    model_of = scripts("image_model")
+    torch.manual_seed(0)
+    model, x = model_of.ImageModel((1, 8, 8), latent=5), torch.rand(6, 1, 8, 8)
+    for name in ("ae", "mim", "cmim", "vae", "cvae"):
+        torch.manual_seed(1)
+        total, _ = model_of.loss(model, x, ObjectiveConfig(name, tau=0.5, beta=0.3))
+        torch.manual_seed(1)
+        mu, log_sigma = model.encode(x)
+        z = mu + log_sigma.exp() * torch.randn_like(mu) if name != "ae" else mu
+        p = torch.sigmoid(model.to_pixels(model.hidden(z))).view_as(x)
+        expected = (x * p.log() + (1 - x) * (1 - p).log()).sum((1, 2, 3))
+        if "mim" in name:
+            normal = torch.distributions.Normal
+            expected = expected + 0.5 * normal(mu, log_sigma.exp()).log_prob(z).sum(1)
+            expected = expected + 0.5 * normal(0.0, 1.0).log_prob(z).sum(1)
+        if "vae" in name:
+            prior = torch.distributions.Normal(torch.zeros_like(mu), torch.ones_like(mu))
+            posterior = torch.distributions.Normal(mu, log_sigma.exp())
+            expected = expected - 0.3 * torch.distributions.kl_divergence(posterior, prior).sum(1)
+        if name.startswith("c"):
+            u = torch.nn.functional.normalize(z, dim=1)
+            s = (u @ u.T / 0.5).exp()
+            others = (s.sum(1) - s.diagonal()) / 5
+            expected = expected + torch.log(math.exp(2) / (math.exp(2) + others))
+        assert float(total.detach()) == pytest.approx(-float(expected.mean().detach()), rel=1e-4), name
+    assert set(model_of.OBJECTIVES) == set(FACTORS) - {"mlm"}
+
+
+def test_infonce_of_images_sees_moved_images(scripts):
+    model_of = scripts("image_model")
+    torch.manual_seed(0)
+    x = torch.zeros(50, 1, 8, 8)
+    x[:, :, 4, 4] = 100.0
+    places = {tuple(place) for image in model_of.augment(x) for place in (image[0] > 50).nonzero().tolist()}
+    assert places == {(i, j) for i in (3, 4, 5) for j in (3, 4, 5)}
+    loss, factors = model_of.loss(model_of.ImageModel((1, 8, 8)), x, ObjectiveConfig("infonce"))
+    assert float(loss) == -float(factors["infonce"]) > 0
+
+
+def test_digits_are_told_apart(scripts, monkeypatch, capsys):
+    train_images = scripts("train_images")
+    monkeypatch.setattr(sys, "argv", ["train_images.py", "--examples", "3000", "--lr", "0.002"])
+    train_images.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["latent", "informative", "both", "reconstruction"]
+    assert all(float(line.split()[2]) > 0.9 for line in lines[:3])
+    assert float(lines[3].split()[1]) < 30, "of 44 nats with all pixels at one half"
+
+
+def test_npz_files_of_images(scripts, tmp_path):
+    load = scripts("train_images").load
+    x, y = np.arange(20 * 9).reshape(20, 3, 3).astype(np.uint8), np.arange(20)
+    np.savez(tmp_path / "a.npz", x_train=x[:15], y_train=y[:15], x_test=x[15:], y_test=y[15:, None])
+    data = load(tmp_path / "a.npz")
+    assert [len(part[1]) for part in data] == [12, 4, 4]
+    for images, labels in data:
+        np.testing.assert_allclose(images[:, 0].numpy(), x[labels] / 255, rtol=1e-6)
+    colours = np.repeat(x[..., None], 3, axis=3)
+    np.savez(tmp_path / "b.npz", images=colours, labels=y)
+    assert load(tmp_path / "b.npz", 10).train[0].shape == (6, 3, 3, 3)
+    np.savez(tmp_path / "c.npz", images=colours, labels=y[:3])
+    with pytest.raises(ValueError, match="20 images and 3 labels"):
+        load(tmp_path / "c.npz")
+
+
+# ------------------------------------------------------------------------------------------ cells
+
+
+def test_cells_are_computed_once(scripts, tmp_path, capsys):
+    cells, path = scripts("cells"), tmp_path / "r" / "x.jsonl"
+    wanted, done = [{"n": n} for n in range(4)], []
+
+    def work(cell: dict) -> dict:
+        done.append(cell["n"])
+        if len(done) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return {"square": cell["n"] ** 2}
+
+    assert cells.compute(path, wanted, work) is False, "stopped after the second"
+    with path.open("a") as file:
+        file.write('{"cell": {"n": 2}, "resu')  # of a process that was killed
+    assert [line["cell"]["n"] for line in cells.read(path)] == [0, 1]
+    assert cells.compute(path, wanted, work) is True
+    assert done == [0, 1, 2, 3]
+    assert [line["result"]["square"] for line in cells.read(path)] == [0, 1, 4, 9]
+    size = path.stat().st_size
+    assert cells.compute(path, wanted[1:2], work, again=True)
+    assert path.stat().st_size == size and '"before": {"square": 1}' in capsys.readouterr().out
+
+
+def test_image_study_tunes_and_reports(scripts, tmp_path, monkeypatch):
+    images = scripts("images")
+    monkeypatch.setattr(images, "EXAMPLES", 300)
+    monkeypatch.setattr(images, "RATES", (5e-4, 2e-3))
+    monkeypatch.setattr(images, "SEEDS", (1, 2))
+    monkeypatch.setattr(images, "HEADS", ("knn",))
+    wanted = [images.DEFAULT, images.DEFAULT | {"tau": 0.5}, images.DEFAULT | {"objective": "infonce"}]
+    monkeypatch.setattr(images, "settings", lambda study: wanted)
+    out = tmp_path / "images.jsonl"
+    monkeypatch.setattr(sys, "argv", ["images.py", "--study", "tau", "--images", "300", "--out", str(out)])
+    images.main()
+    lines = scripts("cells").read(out)
+    tuning = [line for line in lines if line["cell"].get("seed") == 0]
+    assert len(tuning) == 4, "tau 0.5 takes the learning rate of 0.1"
+    finals = [line for line in lines if line["cell"].get("seed")]
+    assert len(finals) == 6 and set(finals[0]["result"]["latent"]) == {"knn_all", "knn_few"}
+    for line in finals:
+        mine = [t for t in tuning if t["cell"]["objective"] == line["cell"]["objective"]]
+        scores = {t["cell"]["lr"]: images.validation_score(t["result"]) for t in mine}
+        assert scores[line["cell"]["lr"]] == max(scores.values())
+    report = scripts("report")
+    monkeypatch.setattr(report, "IMAGE_SCORES", ("knn_few", "knn_all"))
+    assert "| infonce | latent |" in "\n".join(report.image_grid(lines))
+    assert len(report.image_series(lines, "tau")) == 2 + 3
+
+
+# ------------------------------------------------------------------------------------------ geometry
+
+
+def test_geometry(scripts):
+    geometry, rng = scripts("geometry"), np.random.default_rng(0)
+    x = rng.normal(size=(600, 8))
+    assert geometry.uniformity(np.ones((9, 4))) == pytest.approx(0)
+    assert geometry.uniformity(np.eye(9)) == pytest.approx(-4)
+    assert geometry.effective_rank(x) == pytest.approx(8, abs=0.1)
+    assert geometry.effective_rank(x * [1, 1, 1, 0, 0, 0, 0, 0]) == pytest.approx(3, abs=0.05)
+    angles = np.deg2rad([0, 10, 12, 90, 95])
+    assert geometry.nearest(np.c_[np.cos(angles), np.sin(angles)])[:, 0].tolist() == [1, 2, 1, 4, 3]
+
+
+def test_neighbours_by_structure(scripts):
+    smiles = ["c1ccccc1C", "c1ccccc1CC", "C1CCCCC1O", "C1CCCCC1N", "CCO", "CCCO"]
+    x = np.repeat(np.eye(3), 2, axis=0) + 0.01 * np.arange(18).reshape(6, 3)
+    found = scripts("geometry").neighbour_chemistry(x, smiles)
+    assert found["same_scaffold"] == 1.0 and 0.2 < found["tanimoto"] < 0.8
+
+
+# ------------------------------------------------------------------------------------------ molecules
+
+
+def test_every_run_of_the_plan_is_a_configuration(scripts):
+    variants = scripts("variants")
+    plan = variants.load_plan(FOLDERS[0] / "molecules.yaml")
+    objectives = {variant.overrides.get("objective.name", "cmim") for variant in plan.variants.values()}
+    assert objectives == set(FACTORS)
+    assert len(variants.jobs_of(plan, 1, list(plan.variants))) == 21
+
+
+def test_committed_tables_are_those_of_the_committed_results(scripts):
+    report, folder = scripts("report"), FOLDERS[0]
+    lines = report.read(folder / "results" / "images.jsonl")
+    expected = report.text(lines, report.read_molecules(folder / "results" / "molecules"))
+    assert (folder / "results.md").read_text(encoding="utf-8") == expected
+
+
+def test_molecule_tables(scripts):
+    report = scripts("report")
+    cells = [
+        {"set": name, "kind": kind, "head": head, "metric": metric, "mean": 0.5 + 0.1 * seed, "values": []}
+        for seed in (0,) for name, metric in (("esol", "rmse"), ("esol", "r2"), ("bace", "roc_auc"))
+        for kind in ("latent", "both") for head in ("svm", "knn")
+    ]  # fmt: skip
+    geometry = dict.fromkeys(report.GEOMETRY, 1.0)
+    good = {"status": "ok", "variant": "base", "yardstick": {"cells": cells, "geometry": geometry}, "nats": 12.0,
+            "token_accuracy": 0.9, "exact_reconstruction": 0.25}  # fmt: skip
+    table = report.molecule_grid({"cmim": [good, good]}, "svm")
+    assert table[2].startswith("| cmim | latent | 0.500 ± 0.000 | 0.500 ± 0.000 | n/a |")
+    assert table[3].startswith("| cmim | informative | n/a |")
+    facts = report.molecule_facts({"cmim": [good], "mlm": [{**good, "nats": None, "exact_reconstruction": None}]})
+    assert "| 12.00 | 0.900 | 25.0 |" in facts[2] and "| n/a | 0.900 | n/a |" in facts[3]
+    assert json.dumps(cells)
