@@ -1,12 +1,13 @@
 """The objective against values that any implementation must give, and against slow, obvious formulas."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from molcmim import objective
-from molcmim.model import CMIM, ModelConfig, Posterior, decoder_input, encoder_input
+from molcmim.model import CMIM, MLP, ModelConfig, Posterior, decoder_input, encoder_input
 from molcmim.objective import FACTORS, Batch, ObjectiveConfig
 from molcmim.tokenizer import BOS, EOS, MASK, PAD
 
@@ -280,8 +281,19 @@ def test_pooling_is_one_half_of_both(model, batch, pooling):
         ModelConfig(vocab_size=9, pooling="max")
 
 
-def test_a_configuration_from_before_pooling_is_that_of_both():
-    old = {name: value for name, value in CONFIG.to_dict().items() if name != "pooling"}
+def test_activations():
+    x = torch.randn(5, CONFIG.width)
+    functions = {"gelu": lambda y: 0.5 * y * (1 + torch.erf(y / 2**0.5)), "relu2": lambda y: y.clamp(min=0) ** 2}
+    for name, function in functions.items():
+        mlp = MLP(dataclasses.replace(CONFIG, activation=name))
+        expected = function(x @ mlp.up.weight.T) @ mlp.down.weight.T
+        torch.testing.assert_close(mlp(x), expected, atol=2e-3, rtol=1e-3)
+    with pytest.raises(ValueError, match="activation"):
+        ModelConfig(vocab_size=9, activation="tanh")
+
+
+def test_a_configuration_of_an_earlier_version_is_that_of_the_defaults():
+    old = {name: value for name, value in CONFIG.to_dict().items() if name not in ("pooling", "activation")}
     assert ModelConfig.from_dict(old) == CONFIG
 
 

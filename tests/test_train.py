@@ -215,7 +215,7 @@ def test_training_needs_no_rdkit(corpus, tmp_path):
         {"objective__encoder_input": "random_smiles", "objective__properties": True},
         {"model__posterior": "sampled"},
         {"model__encoder": "perceiver", "optimizer": {"name": "adamw"}},
-        {"model__pooling": "mean"},
+        {"model__pooling": "mean", "model__activation": "relu2"},
         {"model__pooling": "attention", "objective__decoder_dropout": 0.3},
         {"objective__encoder_input": "random_smiles", "objective__random_share": 0.5},
         {"objective__properties": True, "objective__tau": 0.5, "objective__weights": {"properties": 10.0}},
