@@ -1,0 +1,119 @@
+"""Who is ahead on ESOL, FreeSolv, Lipophilicity, BACE and BBBP together: ranks and mean standardised scores.
+
+    python benchmarks/flagship/standings.py RESULTS --ours molcmim-tiny:both           # RESULTS: of molcmim benchmark
+    python benchmarks/flagship/standings.py RESULTS --ours molcmim-tiny:both --head svm --protocol random5 --out X.json
+
+A set's scores are divided by their standard deviation over the feature sets (each one's mean over splits) and averaged
+over the five sets, errors with their sign turned: higher is better. The difference to each other feature set is taken
+split by split, with the interval of Nadeau and Bengio for overlapping splits. Splits of different sets are paired by
+number only, so the interval describes these five sets, not sets at large.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from molcmim.beside import written_beside
+from molcmim.moleculenet.report_data import Score, read_scores
+from molcmim.moleculenet.statistics import average_ranks, paired
+from molcmim.provenance import command_line, git_state, machine, now
+
+SETS = {"esol": "rmse", "freesolv": "rmse", "lipo": "rmse", "bace": "roc_auc", "bbbp": "roc_auc"}
+
+
+class Table(NamedTuple):
+    """Scores of m feature sets, all complete."""
+
+    features: list[str]
+    scores: npt.NDArray[np.float64]  #: (5 sets, m, splits), higher is better
+    n_train: float  #: mean over sets
+    n_test: float
+
+
+def collect(rows: Sequence[Score], protocol: str, head: str) -> Table:
+    """Scores of one protocol and head; feature sets that lack a set or split are left out.
+
+    Raises
+    ------
+    ValueError
+        If there are no results of that protocol and head.
+    """
+    chosen = [r for r in rows if (r.protocol, r.head) == (protocol, head) and SETS.get(r.dataset) == r.metric]
+    if not chosen:
+        raise ValueError(f"no results of protocol {protocol!r} with head {head!r} on {', '.join(SETS)}")
+    values = {(r.dataset, r.features, r.split): -r.value if r.metric == "rmse" else r.value for r in chosen}
+    n_splits = 1 + max(r.split for r in chosen)
+    places = [(name, split) for name in SETS for split in range(n_splits)]
+    features = [f for f in dict.fromkeys(r.features for r in chosen) if all((n, f, s) in values for n, s in places)]
+    scores = np.array([[[values[name, f, s] for s in range(n_splits)] for f in features] for name in SETS])
+    sizes = [np.mean([getattr(r, size) for r in chosen]) for size in ("n_train", "n_test")]
+    return Table(features, scores, *map(float, sizes))
+
+
+def standings(table: Table, ours: str) -> list[dict[str, Any]]:
+    """One row a feature set, best first: rank, standardised score, and how far `ours` is ahead, with its interval.
+
+    Raises
+    ------
+    ValueError
+        If `ours` isn't among the complete feature sets.
+    """
+    if ours not in table.features:
+        raise ValueError(f"ours: expected one of {', '.join(table.features)}, got {ours!r}")
+    means = table.scores.mean(axis=2)  # (5, m)
+    ranks = average_ranks(means, True)
+    spread = means.std(axis=1)[:, None, None]
+    each = ((table.scores - means.mean(axis=1)[:, None, None]) / spread).mean(axis=0)  # (m, splits)
+    mine = each[table.features.index(ours)]
+    rows = []
+    for i, name in enumerate(table.features):
+        row = {"features": name, "mean_rank": float(ranks[i]), "standardised": float(each[i].mean())}
+        row["wins"] = int((means[:, table.features.index(ours)] > means[:, i]).sum())
+        if name != ours:
+            found = paired(mine, each[i], table.n_train, table.n_test, True)
+            row |= {"ahead_by": found.difference, "low": found.low, "high": found.high}
+            row["verdict"] = found.verdict
+        rows.append(row)
+    return sorted(rows, key=lambda row: -row["standardised"])
+
+
+def markdown(rows: Sequence[dict[str, Any]], ours: str) -> str:
+    head = f"| features | mean rank | standardised score | {ours} ahead by | 95 % interval | ahead on |"
+    lines = [head, "|---|---:|---:|---:|---:|---:|"]
+    for row in rows:
+        start = f"| {row['features']} | {row['mean_rank']:.1f} | {row['standardised']:+.2f} |"
+        if row["features"] == ours:
+            lines.append(f"{start} | | |")
+        else:
+            interval = f"{row['low']:+.2f} to {row['high']:+.2f}"
+            lines.append(f"{start} {row['ahead_by']:+.2f} | {interval} | {row['wins']} of {len(SETS)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="folder of a run of molcmim benchmark")
+    parser.add_argument("--ours", required=True, help="feature set that the others are compared with")
+    parser.add_argument("--protocol", default="random5")
+    parser.add_argument("--head", default="svm")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    table = collect(read_scores(arguments.results / "results.csv"), arguments.protocol, arguments.head)
+    rows = standings(table, arguments.ours)
+    if arguments.out:
+        about = {"command": command_line("python benchmarks/flagship/standings.py"), "date": now()}
+        about |= {**git_state(Path(__file__).parents[1]), "machine": machine()}
+        with written_beside(arguments.out) as part:
+            part.write_text(json.dumps({"about": about, "standings": rows}, indent=1) + "\n", encoding="utf-8")
+    print(markdown(rows, arguments.ours))
+
+
+if __name__ == "__main__":
+    main()
