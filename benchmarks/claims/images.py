@@ -31,7 +31,7 @@ from geometry import effective_rank, uniformity  # noqa: E402
 from image_model import KINDS, OBJECTIVES, ImageModel, embed, train  # noqa: E402
 from train_images import HEADS, Images, accuracy, load  # noqa: E402
 
-EXAMPLES = 40_000  #: images seen in a run: 37 epochs of digits
+EXAMPLES = 16_000  #: images seen in a run: 15 epochs of digits
 RATES = (1e-4, 5e-4, 2e-3)
 SEEDS = (1, 2, 3)
 BATCHES = (2, 4, 8, 16, 64, 256, 1024)

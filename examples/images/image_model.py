@@ -77,7 +77,7 @@ def train(
     """Train on `examples` images, epoch after epoch: AdamW, 5 % warm-up, cosine to 0."""
     torch.manual_seed(seed)
     model = ImageModel(tuple(x.shape[1:]), latent)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=1e-4, fused=True)
     batch_size = min(batch_size, len(x))
     steps, queue = max(1, examples // batch_size), torch.empty(0, dtype=torch.long)
     for step in range(steps):
