@@ -119,11 +119,14 @@ def build(
 def pack(
     directory: Directory,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write (.xz).", show_default=False)],
+    properties: Annotated[
+        bool, typer.Option("--properties/--no-properties", help="Keep the descriptors, most of the file if any.")
+    ] = True,
 ) -> None:
-    """Pack the token ids of a corpus into one small file (random SMILES and descriptors are not in it)."""
+    """Pack the token ids and descriptors of a corpus into one small file (random SMILES are not in it)."""
     from molcmim import corpus_pack
 
-    corpus_pack.pack(directory, file)
+    corpus_pack.pack(directory, file, properties=properties)
     typer.echo(f"{directory} -> {file}, {file.stat().st_size / 1e6:.1f} MB")
 
 

@@ -275,10 +275,15 @@ class TokenStore:
 
     def properties(self, indices: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Standardised descriptors, (B, P) float32. Raises CorpusError if the corpus has none."""
-        if self._properties is None or self.info.properties is None:
-            raise CorpusError("this corpus was built without properties")
-        values = self._properties[np.asarray(indices, dtype=np.int64)].astype(np.float32)
+        values = self.stored_properties(indices).astype(np.float32)
+        assert self.info.properties is not None
         return values * np.float32(self.info.properties.step or 1.0)
+
+    def stored_properties(self, indices: npt.ArrayLike) -> npt.NDArray[Any]:
+        """The same as they are stored: int8 multiples of the step (float16 in format 1), (B, P)."""
+        if self._properties is None:
+            raise CorpusError("this corpus was built without properties")
+        return self._properties[np.asarray(indices, dtype=np.int64)]
 
     def _need_random(self) -> _Ragged:
         if self._random is None:

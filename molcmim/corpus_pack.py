@@ -4,11 +4,11 @@
     unpack("corpus.xz", "corpus")
 
 The file is xz-compressed: a line of JSON (`corpus.json`, the vocabulary, the order), then for each split the
-rows, each ended by a 0 (the padding id, which no row contains), and the source of each row; at the end the
-sha256 of all that. Random SMILES and descriptors are left out: they would not fit, and can be made again from
-the SMILES.
+rows, each ended by a 0 (the padding id, which no row contains), the source of each row, and its descriptors, if the
+corpus has any, descriptor by descriptor for every `ROWS` rows; at the end the sha256 of all that. Random SMILES are
+left out: they would not fit, and can be made again from the SMILES.
 """
-# n rows of a split, B rows at a time, T tokens
+# n rows of a split, B rows at a time, T tokens, P descriptors
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from .corpus import SPLITS, CorpusError, CorpusInfo, TokenStore, new_directory
+from .corpus import SPLITS, CorpusError, CorpusInfo, PropertyInfo, TokenStore, new_directory
 
 FORMAT = "molcmim-corpus-pack"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  #: 1 never has descriptors
 BLOCK = 16 << 20
 ROWS = 20_000
 SORT_KEY = 64  # tokens compared
@@ -39,13 +39,12 @@ KEPT_ORDER = 0.75  # share of the sorted order's common prefix at which the orde
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": BLOCK, "lc": 4, "lp": 0, "pb": 0}]
 
 
-def pack(directory: str | Path, file: str | Path, threads: int = 2) -> int:
+def pack(directory: str | Path, file: str | Path, threads: int = 2, properties: bool = True) -> int:
     """Pack a corpus directory into one file.
 
-    Token ids, splits, sources and weights are kept; random SMILES and descriptors are not. Rows keep their
-    order where that compresses well, that is, if the corpus was built from sorted files (so that the
-    sampler's batches are those of the original); otherwise they are sorted by their token ids within each
-    split.
+    Token ids, splits, sources, weights and descriptors are kept; random SMILES are not. Rows keep their order where that
+    compresses well, that is, if the corpus was built from sorted files (so that the sampler's batches are those of the
+    original); otherwise they are sorted by their token ids within each split.
 
     Parameters
     ----------
@@ -53,6 +52,8 @@ def pack(directory: str | Path, file: str | Path, threads: int = 2) -> int:
         `file` is written beside its place and renamed.
     threads : int
         Compressing threads.
+    properties : bool
+        Keep the descriptors, which take more room than all the rest. Those of a corpus of format 1 are left out.
 
     Returns
     -------
@@ -66,7 +67,9 @@ def pack(directory: str | Path, file: str | Path, threads: int = 2) -> int:
     """
     directory, file = Path(directory), Path(file)
     stores = [TokenStore.open(directory, split) for split in SPLITS]
-    info = replace(stores[0].info, has_random=False, properties=None)
+    info = replace(stores[0].info, has_random=False)
+    if not properties or (info.properties is not None and not info.properties.step):
+        info = replace(info, properties=None)
     try:
         vocabulary = json.loads((directory / "vocab.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -81,7 +84,7 @@ def pack(directory: str | Path, file: str | Path, threads: int = 2) -> int:
     partial_file = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
         with open(partial_file, "wb") as out:
-            for block in _compressed(_with_sha256(_sections(header, stores)), threads):
+            for block in _compressed(_with_sha256(_sections(header, stores, info.properties)), threads):
                 out.write(block)
         partial_file.replace(file)
     finally:
@@ -114,7 +117,9 @@ def unpack(file: str | Path, directory: str | Path, overwrite: bool = False) -> 
 # ---- writing ----
 
 
-def _sections(header: dict[str, Any], stores: Iterable[TokenStore]) -> Iterator[bytes]:
+def _sections(
+    header: dict[str, Any], stores: Iterable[TokenStore], properties: PropertyInfo | None
+) -> Iterator[bytes]:
     yield json.dumps(header).encode("ascii") + b"\n"
     for store in stores:
         order = _order(store)
@@ -124,6 +129,8 @@ def _sections(header: dict[str, Any], stores: Iterable[TokenStore]) -> Iterator[
             padded = store.gather(rows, int(lengths.max()) + 1, dtype=store.info.dtype)  # (B, T + 1)
             yield padded[np.arange(padded.shape[1]) <= lengths[:, None]].tobytes()
         yield store.source[order].tobytes()
+        for start in range(0, len(order) if properties else 0, ROWS):
+            yield np.ascontiguousarray(store.stored_properties(order[start : start + ROWS]).T).tobytes()  # (P, B)
 
 
 def _order(store: TokenStore) -> npt.NDArray[np.int64]:
@@ -229,6 +236,12 @@ def _unpack(stream: _Checked, directory: Path) -> CorpusInfo:
     for split, n, count in zip(SPLITS, (info.n_train, info.n_valid), tokens, strict=True):
         _unpack_rows(stream, directory / split, info.dtype, n, count)
         (directory / f"{split}.source.bin").write_bytes(stream.array(np.dtype("u1"), n).tobytes())
+        if info.properties is not None:
+            width = len(info.properties.names)
+            with open(directory / f"{split}.properties.bin", "wb") as file:
+                for start in range(0, n, ROWS):
+                    part = stream.array(np.dtype("i1"), min(ROWS, n - start) * width)
+                    file.write(np.ascontiguousarray(part.reshape(width, -1).T).tobytes())  # (B, P)
     stream.finish()
     (directory / "vocab.json").write_text(json.dumps(vocabulary, indent=1) + "\n", encoding="ascii")
     info.save(directory)

@@ -339,7 +339,7 @@ def test_damaged_packs_are_refused_and_leave_nothing(corpus: Path, tmp_path: Pat
     flipped[len(good) // 2] ^= 1
     changed = bytearray(plain)
     changed[-200] ^= 1  # a source or token, under a sound xz checksum
-    newer = plain.replace(b'"format_version": 2', b'"format_version": 7', 1)
+    newer = plain.replace(b'"format_version": 2', b'"format_version": 7', 1)  # the pack's own, which comes first
     cases = {
         "flipped bit": (bytes(flipped), "damaged"),
         "cut file": (good[: len(good) // 2], "damaged|cut short"),

@@ -312,6 +312,26 @@ def test_properties_are_standardised(tmp_path: Path) -> None:
     assert len(TokenStore.open(tmp_path / "out", "valid").properties([0, 1])) == 2
 
 
+def test_a_pack_keeps_descriptors_with_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from molcmim import corpus_pack
+
+    monkeypatch.setattr(corpus_pack, "ROWS", 7)
+    path = smi(tmp_path / "a.smi", [*ALKANOLS[::2], *ALKANOLS[1::2]])
+    before = build(tmp_path, Source(path), properties="wide", valid_fraction=0.1)
+    corpus_pack.pack(tmp_path / "out", tmp_path / "c.xz")
+    assert corpus_pack.unpack(tmp_path / "c.xz", tmp_path / "again") == before
+    for split in ("train", "valid"):
+        rows = []
+        for name in ("out", "again"):
+            store = TokenStore.open(tmp_path / name, split)
+            values = store.stored_properties(np.arange(len(store))).tolist()
+            rows.append(dict(zip(texts(tmp_path / name, split), values, strict=True)))
+        assert rows[0] == rows[1] and len(rows[0]) > 3
+    small = corpus_pack.pack(tmp_path / "out", tmp_path / "small.xz", properties=False)
+    assert small < (tmp_path / "c.xz").stat().st_size
+    assert corpus_pack.unpack(tmp_path / "small.xz", tmp_path / "without").properties is None
+
+
 def test_descriptors_of_format_1_are_read(tmp_path: Path) -> None:
     path = smi(tmp_path / "a.smi", ALKANOLS)
     build(tmp_path, Source(path), properties="basic", valid_fraction=0.1)
