@@ -42,9 +42,9 @@ _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": BLOCK, "lc": 4, 
 def pack(directory: str | Path, file: str | Path, threads: int = 2, properties: bool = True) -> int:
     """Pack a corpus directory into one file.
 
-    Token ids, splits, sources, weights and descriptors are kept; random SMILES are not. Rows keep their order where that
-    compresses well, that is, if the corpus was built from sorted files (so that the sampler's batches are those of the
-    original); otherwise they are sorted by their token ids within each split.
+    Token ids, splits, sources, weights and descriptors are kept; random SMILES are not. Rows keep their order where
+    that compresses well, that is, if the corpus was built from sorted files (so that the sampler's batches are those
+    of the original); otherwise they are sorted by their token ids within each split.
 
     Parameters
     ----------

@@ -39,19 +39,6 @@ from molcmim.train_report import Reporter, StepResult
 from molcmim.train_state import AveragedWeights, Counters, Stopwatch, build_optimizers, load_checkpoint, save_checkpoint
 from molcmim.validate import validate
 
-NOT_OF_THE_RUN = (
-    "wall_minutes",
-    "loader_workers",
-    "threads",
-    "device",
-    "output",
-    "corpus",
-    "peak_tflops",
-    "log_every",
-    "checkpoint_minutes",
-    "validate_minutes",
-)  #: may differ between the legs of one run
-
 
 class Objective(nn.Module):
     """The objective as a module, so that DistributedDataParallel and torch.compile have one thing to wrap."""
@@ -203,14 +190,14 @@ class Run:
         finally:
             self.average.swap(self.model)
 
-    def export(self, validation: dict[str, Any]) -> None:
-        """Write the averaged weights as a pretrained model directory."""
+    def export(self, validation: dict[str, Any], name: str = "export") -> None:
+        """Write the averaged weights as a pretrained model directory below the output."""
         from molcmim.export import export_model
 
         self.average.swap(self.model)
         try:
             export_model(
-                self.output / "export",
+                self.output / name,
                 self.model,
                 self.tokenizer,
                 self.valid,
@@ -314,7 +301,8 @@ def _loop(run: Run, stop: StopRequest, on_step: Callable[[int, float], None] | N
         pending.append(run.step(batch))
         if on_step is not None:
             on_step(counters.step, float(pending[-1].loss))
-        if len(pending) == config.log_every:
+        keep = counters.step in config.keep_steps
+        if keep or len(pending) == config.log_every:
             values = check_finite(pending)
             clock.lap()
             if reporter is not None:
@@ -322,12 +310,14 @@ def _loop(run: Run, stop: StopRequest, on_step: Callable[[int, float], None] | N
             pending = []
             validate_now = config.validate_minutes and now - last_validation > 60 * config.validate_minutes
             save_now = now - last_save > 60 * config.checkpoint_minutes
-            if main and validate_now:
+            if main and (keep or validate_now):
                 validation = run.validate()
                 last_validation = now
                 assert reporter is not None
                 reporter.report_validation(validation)
-            if main and (save_now or validate_now):
+            if main and keep:
+                run.export(validation, f"kept/{counters.step}")
+            if main and (keep or save_now or validate_now):
                 run.save()
                 last_save = now
             clock.restart()

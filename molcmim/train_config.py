@@ -143,6 +143,12 @@ class TrainConfig:
         Stop after so many minutes since start, with a checkpoint from which `resume` goes on exactly; None: no limit.
     checkpoint_minutes, validate_minutes
         How often; a validation runs at the end in any case. 0 validates at the end only.
+    keep_steps
+        Steps after which the averaged weights are validated and exported into `kept/STEP/`: for a curve of scores
+        against computing.
+    keep_steps
+        Steps after which the averaged weights are also validated and exported into `kept/STEP/`: for a curve of scores
+        against computing.
     validate_molecules, reconstruct_molecules
         Molecules of the validation split for the teacher-forced numbers, and for greedy reconstruction.
     loader_workers
@@ -173,6 +179,7 @@ class TrainConfig:
     wall_minutes: float | None = None
     checkpoint_minutes: float = 5.0
     validate_minutes: float = 10.0
+    keep_steps: tuple[int, ...] = ()
     validate_molecules: int = 2000
     reconstruct_molecules: int = 500
     log_every: int = 20
@@ -186,6 +193,7 @@ class TrainConfig:
             raise ValueError(f"precision: expected 'bf16' or 'float32', got {self.precision!r}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay: expected a value in [0, 1), got {self.ema_decay}")
+        object.__setattr__(self, "keep_steps", tuple(self.keep_steps))
 
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:

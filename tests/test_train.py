@@ -329,6 +329,21 @@ def test_torchrun_trains_with_two_processes(corpus, tmp_path):
     assert records[-1]["molecules"] == 3 * 2 * 32
 
 
+def test_models_on_the_way_are_kept(tmp_path):
+    corpus = small_corpus(tmp_path, 200)
+    changes = {"keep_steps": [3, 8], "schedule__decay_fraction": 1e-9}
+    whole = train(small_config(corpus, tmp_path / "run", **changes))
+    assert sorted(path.name for path in (tmp_path / "run" / "kept").iterdir()) == ["3", "8"]
+    short = {"schedule": {"max_steps": 8, "warmup_steps": 4, "decay_fraction": 1e-9}}
+    train(small_config(corpus, tmp_path / "short", **short))
+    weights = [path / "model.safetensors" for path in (tmp_path / "run/kept/8", tmp_path / "short/export")]
+    assert (
+        weights[0].read_bytes() == weights[1].read_bytes() != (tmp_path / "run/kept/3/model.safetensors").read_bytes()
+    )
+    kept = json.loads((tmp_path / "run" / "kept" / "3" / "config.json").read_text())["training"]
+    assert kept["molecules"] == 3 * 32 and kept["flops"] == pytest.approx(whole["flops"] / 4, rel=0.2)
+
+
 # ------------------------------------------------------------------------------------------ configuration
 
 
