@@ -138,6 +138,7 @@ def figure(rounds: dict[int, list[Result]], path: Path) -> bool:
             axis.annotate(
                 row["variant"], (row["nats"], row["yardstick"]), fontsize=6, xytext=(3, 3), textcoords="offset points"
             )
+        axis.margins(x=0.2)
         axis.set_xlabel("reconstruction, nats a molecule (z = mu)")
         axis.set_ylabel("yardstick: 0 = counts, 1 = RDKit descriptors")
         axis.set_title(f"round {number}: {results[0]['limit']['max_flops'] / 1e12:g} TFLOP")
