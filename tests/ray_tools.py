@@ -12,7 +12,11 @@ from unittest import mock
 MODEL, CHEMISTRY = "ray::MapWorker(MapBatches(EmbedStage))", "ray::MapBatches(prepare_shard)"  #: titles of processes
 PORTS = ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
 #: busy machines: a worker that takes longer than this to start is killed, and the driver may then wait for ever
-PATIENCE = {"worker_register_timeout_seconds": 600, "prestart_worker_first_driver": False}
+PATIENCE = {
+    "worker_register_timeout_seconds": 600,
+    "prestart_worker_first_driver": False,
+    "worker_niceness": 0,  # 15 by default: beside another busy test they would hardly run
+}
 
 
 @contextmanager
