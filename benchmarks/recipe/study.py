@@ -127,13 +127,14 @@ class Study:
         return self.finish(job, {**result, "status": "ok"}, started)
 
     def finish(self, job: Job, result: dict[str, Any], started: float) -> dict[str, Any]:
-        """Write the result, beside and renamed, and drop the checkpoint, which nobody needs any more."""
+        """Write the result, beside and renamed, and drop the checkpoint, which nobody needs once there is a score."""
         result |= {"minutes": round((time.monotonic() - started) / 60, 2), "date": now()}
         result |= self.facts
         self.results.mkdir(parents=True, exist_ok=True)
         with written_beside(self.path(job)) as part:
             part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (self.out / job.name / "checkpoint.safetensors").unlink(missing_ok=True)
+        if result["status"] == "ok":
+            (self.out / job.name / "checkpoint.safetensors").unlink(missing_ok=True)
         return result
 
 
