@@ -106,7 +106,7 @@ def build(
         workers=workers,
         valid_fraction=valid_fraction,
         random_smiles=int(random_smiles),
-        properties=properties.value,
+        properties=None if properties is Properties.none else properties.value,
         min_count=min_count,
         max_vocab=max_vocab,
         seed=seed,

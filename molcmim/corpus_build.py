@@ -70,7 +70,7 @@ def build_corpus(
     workers: int = 2,
     valid_fraction: float = VALID_FRACTION,
     random_smiles: int = 0,
-    properties: str = "none",
+    properties: str | None = None,
     min_count: int = 5,
     max_vocab: int | None = None,
     seed: int = 0,
@@ -103,8 +103,8 @@ def build_corpus(
     random_smiles : int
         1 = also store one random SMILES of each molecule. Where that doesn't fit the tokenizer or
         `max_tokens`, the row itself is stored again.
-    properties : str
-        Also store standardised RDKit descriptors: ``basic`` (36), ``wide`` (114; `molcmim.corpus_chem`), or ``none``.
+    properties : str, optional
+        Also store standardised RDKit descriptors: ``basic`` (36) or ``wide`` (114; `molcmim.corpus_chem`).
     min_count, max_vocab : int
         For a tokenizer trained here: rarer tokens are left out; largest vocabulary, special tokens included
         (``smiles`` only; 256 lets a token fit into one byte).
@@ -166,7 +166,7 @@ def build_corpus(
             duplicates=spool.duplicates,
             unmatched=spool.unmatched,
             has_random=bool(random_smiles),
-            properties=_standardise(directory, writers, properties) if properties != "none" else None,
+            properties=_standardise(directory, writers, properties) if properties else None,
             built_with=_versions(),
         )
         info.save(directory)
@@ -179,7 +179,7 @@ def _check_arguments(
     valid_fraction: float,
     random_smiles: int,
     tokenizer: Tokenizer | str,
-    properties: str,
+    properties: str | None,
 ) -> None:
     if not 1 <= len(inputs) <= 255:
         raise ValueError(f"inputs: 1 to 255 sources expected, got {len(inputs)}")
@@ -194,11 +194,11 @@ def _check_arguments(
         raise ValueError(f"random_smiles: 0 or 1 expected, got {random_smiles}")
     if isinstance(tokenizer, str) and tokenizer not in KINDS:
         raise ValueError(f"tokenizer: one of {sorted(KINDS)} expected, got {tokenizer!r}")
-    if properties != "none":
+    if properties is not None:
         from .corpus_chem import PROPERTY_SETS
 
         if properties not in PROPERTY_SETS:
-            raise ValueError(f"properties: none or one of {sorted(PROPERTY_SETS)} expected, got {properties!r}")
+            raise ValueError(f"properties: one of {sorted(PROPERTY_SETS)} expected, got {properties!r}")
 
 
 def _read(spool: Spool, number: int, source: Source, policy: str, workers: int, progress: bool) -> None:

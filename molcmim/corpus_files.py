@@ -77,7 +77,7 @@ class SplitWriter:
         self.n = 0
         self._stack = stack  # closes the files
         self._dtype = dtype
-        self._random, self._properties = settings["random_smiles"], settings["properties"] != "none"
+        self._random, self._properties = settings["random_smiles"], settings["properties"]
         self._files: dict[str, IO[bytes]] = {}
         self._end: dict[str, int] = {}
         self._directory, self._split = directory, split

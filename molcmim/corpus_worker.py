@@ -86,7 +86,7 @@ def _count_job() -> Callable[[Rows], Answer]:
 
 
 def _encode_job(
-    vocabulary: dict[str, Any], max_tokens: int, random_smiles: bool, properties: str, seed: int
+    vocabulary: dict[str, Any], max_tokens: int, random_smiles: bool, properties: str | None, seed: int
 ) -> Callable[[Rows], Answer]:
     return partial(_encode, tokenizer_from_json(vocabulary), max_tokens, random_smiles, properties, seed)
 
@@ -99,7 +99,7 @@ JOBS: dict[str, Callable[..., Callable[[Rows], Answer]]] = {
 
 
 def _encode(
-    tokenizer: Tokenizer, max_tokens: int, random_smiles: bool, properties: str, seed: int, rows: Rows
+    tokenizer: Tokenizer, max_tokens: int, random_smiles: bool, properties: str | None, seed: int, rows: Rows
 ) -> Answer:
     statuses: Counter[str] = Counter()
     kept: list[int] = []
@@ -116,7 +116,7 @@ def _encode(
         kept.append(i)
         ids.append(tokens)
     random_ids, values = [], np.empty((len(kept), 0), np.float32)
-    if random_smiles or properties != "none":
+    if random_smiles or properties:
         from . import corpus_chem
 
         molecules = [corpus_chem.parse(rows[i]) for i in kept]
@@ -124,7 +124,7 @@ def _encode(
             given = [rows[i] for i in kept]
             texts = [corpus_chem.random_smiles(*pair, seed) for pair in zip(molecules, given, strict=True)]
             random_ids = [_encode_or(tokenizer, max_tokens, *pair) for pair in zip(texts, ids, strict=True)]
-        if properties != "none":
+        if properties:
             values = corpus_chem.descriptors(molecules, properties)
     arrays = Encoded(np.asarray(kept, np.int64), *_flat(ids), *_flat(random_ids), values)
     return Answer({"statuses": statuses}, arrays)

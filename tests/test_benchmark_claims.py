@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmark_scripts import importing
 
 pytest.importorskip("sklearn", reason="needs the `benchmark` extra")
 from molcmim.objective import FACTORS, ObjectiveConfig
@@ -23,14 +23,8 @@ FOLDERS = [ROOT / "benchmarks" / "claims", ROOT / "benchmarks" / "recipe", ROOT 
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch):
     """Import a script by name; other benchmarks have scripts of the same names."""
-    names = [path.stem for folder in FOLDERS for path in folder.glob("*.py")]
-    for folder in reversed(FOLDERS):
-        monkeypatch.syspath_prepend(folder)
-    for name in names:
-        sys.modules.pop(name, None)
-    yield importlib.import_module
-    for name in names:
-        sys.modules.pop(name, None)
+    with importing(monkeypatch, *FOLDERS) as load:
+        yield load
 
 
 # ------------------------------------------------------------------------------------------ images

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from benchmark_scripts import importing
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "generation"
-MODULES = [path.stem for path in FOLDER.glob("*.py")]
 
 
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch):
     """Import a script by name."""
-    monkeypatch.syspath_prepend(FOLDER)
-
-    def load(name: str) -> ModuleType:
-        for other in MODULES:
-            sys.modules.pop(other, None)
-        return importlib.import_module(name)
-
-    yield load
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    with importing(monkeypatch, FOLDER) as load:
+        yield load
 
 
 def test_commands_are_shown_without_places(scripts):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import sys
 import threading
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,24 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmark_scripts import importing
 
 pytest.importorskip("sklearn", reason="needs the `benchmark` extra")
 from molcmim.moleculenet.types import CLASSIFICATION, REGRESSION
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "recipe"
-MODULES = [path.stem for path in FOLDER.glob("*.py")]
 
 
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch):
     """Import a script by name; other benchmarks have scripts of the same names."""
-    monkeypatch.syspath_prepend(FOLDER)
-    for name in MODULES:
-        sys.modules.pop(name, None)
-
-    yield importlib.import_module
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    with importing(monkeypatch, FOLDER) as load:
+        yield load
 
 
 # ------------------------------------------------------------------------------------------ variants and rounds

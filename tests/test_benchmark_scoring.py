@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import importlib
 import json
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from benchmark_scripts import importing
 from scoring_tools import run_job
 from tiny import tiny_checkpoint
 from worker_tools import linux
@@ -21,23 +21,14 @@ from molcmim import MolCMIM
 from molcmim.scoring.manifest import JobOptions
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "scoring"
-MODULES = [path.stem for path in FOLDER.glob("*.py")]
 SMILES = [f"{'C' * (1 + i % 12)}{'NOS'[i % 3]}{'C' * (i // 12)}" for i in range(120)]
 
 
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch):
     """Import a script by name; other studies have modules of the same names."""
-    monkeypatch.syspath_prepend(FOLDER)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def forget() -> None:
-        for name in MODULES:
-            sys.modules.pop(name, None)
-
-    forget()
-    yield importlib.import_module
-    forget()
+    with importing(monkeypatch, FOLDER) as load:
+        yield load
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ def padded(rows: list[list[int]]) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def molecules() -> tuple[SmilesTokenizer, torch.Tensor, torch.Tensor]:
-    """Tokenizer, token ids (128, T) and ids of a second SMILES of each molecule (256, T')."""
+    """Tokenizer, token ids (128, T) and ids of a second SMILES of each molecule (128, T')."""
     from rdkit import Chem
 
     mols = [Chem.MolFromSmiles(text) for text in small_smiles(2 * N, longest=16)]

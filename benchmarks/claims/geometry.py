@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from molcmim.generated import tanimoto
+from molcmim.scoring.search_exact import unit_rows
+
 Array = npt.NDArray[Any]
 MAX_ROWS = 2000  #: of which all pairs are looked at
-
-
-def unit(x: Array) -> Array:
-    return np.asarray(x, dtype=np.float64) / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
 
 
 def uniformity(x: Array) -> float:
@@ -23,7 +22,7 @@ def uniformity(x: Array) -> float:
 
     Source: Wang and Isola, arXiv 2005.10242, with t = 2.
     """
-    u = unit(x[:MAX_ROWS])
+    u = unit_rows(x[:MAX_ROWS])
     squared = (2 - 2 * u @ u.T)[np.triu_indices(len(u), 1)]
     return float(np.log(np.exp(-2 * squared).mean()))
 
@@ -40,7 +39,7 @@ def effective_rank(x: Array) -> float:
 
 def nearest(x: Array, k: int = 1) -> npt.NDArray[np.intp]:
     """(n, k) rows of the k nearest others of each row by cosine, nearest first."""
-    u = unit(x)
+    u = unit_rows(x)
     similarity = u @ u.T
     np.fill_diagonal(similarity, -np.inf)
     return np.argsort(-similarity, axis=1, kind="stable")[:, :k]
@@ -62,18 +61,14 @@ def neighbour_chemistry(x: Array, smiles: Sequence[str], k: int = 1) -> dict[str
         `tanimoto`, `tanimoto_at_random` (between other pairs), `same_scaffold` (Bemis-Murcko, of the molecules with a
         ring), `same_scaffold_at_random`.
     """
-    from rdkit import Chem, DataStructs
-    from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
+    from rdkit import Chem
     from rdkit.Chem.Scaffolds import MurckoScaffold
 
-    molecules = [Chem.MolFromSmiles(text) for text in smiles]
-    generator = GetMorganGenerator(radius=2, fpSize=2048)
-    prints = [generator.GetFingerprint(molecule) for molecule in molecules]
-    scaffolds = [Chem.MolToSmiles(MurckoScaffold.GetScaffoldForMol(molecule)) for molecule in molecules]
+    scaffolds = [Chem.MolToSmiles(MurckoScaffold.GetScaffoldForMol(Chem.MolFromSmiles(text))) for text in smiles]
 
     def compare(others: npt.NDArray[np.intp]) -> tuple[float, float]:
         pairs = [(i, int(j)) for i, row in enumerate(others) for j in row]
-        alike = np.mean([DataStructs.TanimotoSimilarity(prints[i], prints[j]) for i, j in pairs])
+        alike = tanimoto([smiles[i] for i, _ in pairs], [smiles[j] for _, j in pairs]).mean()
         same = [scaffolds[i] == scaffolds[j] for i, j in pairs if scaffolds[i]]
         return float(alike), float(np.mean(same)) if same else float("nan")
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from cells import read
+from images import DEFAULT, KINDS
+
+from molcmim.moleculenet.report import table
 
 HERE = Path(__file__).parent
-KINDS = ("latent", "informative", "both")
 IMAGE_SCORES = ("knn_few", "mlp_few", "knn_all", "mlp_all")
 SETS = {"esol": "ESOL", "freesolv": "FreeSolv", "lipo": "Lipo", "bace": "BACE", "bbbp": "BBBP"}
-DEFAULT = {"objective": "cmim", "batch": 64, "tau": 0.1, "latent": 64}
 STUDIES = {  #: figure: what varies, what is compared
     "batch": ("batch size", ("cmim", "mim", "infonce")),
     "tau": ("temperature", ("cmim", "cvae", "infonce")),
@@ -33,14 +34,6 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
         return "n/a"
     mean = f"{np.mean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [
-        "| " + " | ".join(head) + " |",
-        "|---|" + "---:|" * (len(head) - 1),
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
 
 
 def made(facts: Iterable[Mapping[str, Any]], command: str) -> str:
@@ -85,7 +78,7 @@ def image_grid(lines: Sequence[Row]) -> list[str]:
                 rank = spread([r["effective_rank"] for r in results if "effective_rank" in r], 1)
                 rows.append([name, kind, *scores, *([*shared, rank] if kind == "latent" else ["", "", ""])])
     head = ["objective", "embedding", "kNN, 10 labels a class", "MLP, 10 labels", "kNN, all labels", "MLP, all labels"]
-    return markdown([*head, "nats (z = μ)", "uniformity", "effective rank"], rows)
+    return table([*head, "nats (z = μ)", "uniformity", "effective rank"], rows).splitlines()
 
 
 def image_series(lines: Sequence[Row], axis: str) -> list[str]:
@@ -106,7 +99,7 @@ def image_series(lines: Sequence[Row], axis: str) -> list[str]:
                 rank = spread([r["effective_rank"] for r in results if "effective_rank" in r], 1)
                 rows.append([f"{value:g}", name, *scores, rank, ", ".join(f"{rate:g}" for rate in sorted(rates))])
     head = [STUDIES[axis][0], "objective", *(f"{kind}, {n}" for kind in KINDS for n in ("10 labels", "all labels"))]
-    return markdown([*head, "effective rank", "learning rate"], rows)
+    return table([*head, "effective rank", "learning rate"], rows).splitlines()
 
 
 def image_figure(lines: Sequence[Row], axis: str, path: Path) -> None:
@@ -168,7 +161,7 @@ def molecule_grid(variants: Mapping[str, list[Row]], head: str) -> list[str]:
                 molecule_values(results, set=name, metric=metric, head=head, kind=kind) for name, metric in columns
             ]
             rows.append([variant, kind, *(spread(values) for values in scores)])
-    return markdown(["objective", "embedding", *(f"{SETS[name]} {titles[m]}" for name, m in columns)], rows)
+    return table(["objective", "embedding", *(f"{SETS[name]} {titles[m]}" for name, m in columns)], rows).splitlines()
 
 
 def molecule_facts(variants: Mapping[str, list[Row]]) -> list[str]:
@@ -181,7 +174,7 @@ def molecule_facts(variants: Mapping[str, list[Row]]) -> list[str]:
         geometry = [[r["yardstick"]["geometry"][key] for r in good] for key in GEOMETRY]
         texts = [spread(numbers[0], 2), spread(numbers[1]), spread(exact, 1)]
         rows.append([variant, str(len(good)), *texts, *(spread(values, 2) for values in geometry)])
-    return markdown(["objective", "seeds", "nats", "tokens right", "exact, %", *GEOMETRY.values()], rows)
+    return table(["objective", "seeds", "nats", "tokens right", "exact, %", *GEOMETRY.values()], rows).splitlines()
 
 
 GEOMETRY = {

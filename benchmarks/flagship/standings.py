@@ -71,13 +71,13 @@ def standings(table: Table, ours: str) -> list[dict[str, Any]]:
     ranks = average_ranks(means, True)
     spread = means.std(axis=1)[:, None, None]
     each = ((table.scores - means.mean(axis=1)[:, None, None]) / spread).mean(axis=0)  # (m, splits)
-    mine = each[table.features.index(ours)]
+    us = table.features.index(ours)
     rows = []
     for i, name in enumerate(table.features):
         row = {"features": name, "mean_rank": float(ranks[i]), "standardised": float(each[i].mean())}
-        row["wins"] = int((means[:, table.features.index(ours)] > means[:, i]).sum())
+        row["wins"] = int((means[:, us] > means[:, i]).sum())
         if name != ours:
-            found = paired(mine, each[i], table.n_train, table.n_test, True)
+            found = paired(each[us], each[i], table.n_train, table.n_test, True)
             row |= {"ahead_by": found.difference, "low": found.low, "high": found.high}
             row["verdict"] = found.verdict
         rows.append(row)
