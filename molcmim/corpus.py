@@ -232,6 +232,11 @@ class TokenStore:
     def __reduce__(self) -> tuple[Any, ...]:
         return TokenStore.open, self._place  # another process maps the files again rather than get a copy
 
+    def summed(self, table: npt.ArrayLike) -> IntArray:
+        """(V,) whole numbers -> their sum over the tokens of each row (n,)."""
+        before = np.concatenate(([0], np.cumsum(np.asarray(table)[self._main.tokens], dtype=np.int64)))
+        return np.diff(before[self._main.offsets])
+
     def rows(self, indices: npt.ArrayLike) -> list[npt.NDArray[Any]]:
         """Token ids of each row, as a list of 1-D arrays (views into the file)."""
         return self._main.rows(indices)

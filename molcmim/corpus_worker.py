@@ -110,7 +110,7 @@ def _encode(
         except UnknownToken:
             statuses["unknown_token"] += 1
             continue
-        if len(tokens) > max_tokens:
+        if tokenizer.length(tokens) > max_tokens:
             statuses["too_many_tokens"] += 1
             continue
         kept.append(i)
@@ -135,7 +135,7 @@ def _encode_or(tokenizer: Tokenizer, max_tokens: int, smiles: str, otherwise: li
         ids = tokenizer.encode(smiles)
     except UnknownToken:
         return otherwise
-    return ids if len(ids) <= max_tokens else otherwise
+    return ids if tokenizer.length(ids) <= max_tokens else otherwise
 
 
 def _flat(rows: list[list[int]]) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]:

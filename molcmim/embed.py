@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from molcmim.generate import pad_rows
-from molcmim.model import CMIM, decoder_input, encoder_input
+from molcmim.model import CMIM, PARTS_MULTIPLE, decoder_input, encoder_input
 from molcmim.objective import FACTORS, log_reconstruction
 from molcmim.rows import TokenRows, tokenize_prepared, tokenize_rows
 from molcmim.tokenizer import PAD
@@ -101,26 +101,40 @@ def _batches(
         raise ValueError(f"batch_size: expected at least 1, got {options.batch_size}")
     longest = model.config.max_tokens
     for position, row in enumerate(rows):
-        if len(row) > longest:
-            raise ValueError(f"rows: expected at most {longest} tokens, got {len(row)} in row {position}")
+        length = _size(model, row, exact=False).encoder
+        if length > longest:
+            raise ValueError(f"rows: expected at most {longest} tokens, got {length} in row {position}")
     device = model.embedding.weight.device
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    sizes = [_size(model, row, options.exact) for row in rows]
+    order = sorted(range(len(rows)), key=sizes.__getitem__)
     chosen: list[int] = []
-    length = 0  # T of the batch under construction
     for i in order:
-        new_length = _exact_length(len(rows[i]), longest) if options.exact else len(rows[i])
         if options.exact:
-            full = len(chosen) == EXACT_ROWS or new_length != length
+            full = len(chosen) == EXACT_ROWS or bool(chosen and sizes[i] != sizes[chosen[-1]])
         else:
-            n_tokens = (len(chosen) + 1) * (new_length + 1)
+            n_tokens = (len(chosen) + 1) * (sizes[i].encoder + 1)
             full = len(chosen) == options.batch_size or n_tokens > options.batch_size * TOKENS_PER_ROW
         if chosen and full:
-            yield chosen, _tensor(rows, chosen, length, options.exact).to(device)
+            yield chosen, _tensor(rows, chosen, sizes, options.exact).to(device)
             chosen = []
         chosen.append(i)
-        length = new_length
     if chosen:
-        yield chosen, _tensor(rows, chosen, length, options.exact).to(device)
+        yield chosen, _tensor(rows, chosen, sizes, options.exact).to(device)
+
+
+class _Size(NamedTuple):
+    """Tokens of a row, without <eos> and <bos>, that the encoder and the decoder read; in exact mode padding counts."""
+
+    encoder: int
+    decoder: int
+
+
+def _size(model: CMIM, row: Sequence[int], exact: bool) -> _Size:
+    encoder = len(row) if model.parts is None else model.parts.n_parts(row)
+    if not exact:
+        return _Size(encoder, len(row))
+    longest = model.config.max_tokens
+    return _Size(_exact_length(encoder, longest), _exact_length(len(row), longest))
 
 
 def _exact_length(n_tokens: int, max_tokens: int) -> int:
@@ -128,7 +142,8 @@ def _exact_length(n_tokens: int, max_tokens: int) -> int:
     return min(-(-(n_tokens + 1) // EXACT_STEP) * EXACT_STEP, max_tokens + 1) - 1
 
 
-def _tensor(rows: Sequence[Sequence[int]], chosen: list[int], length: int, exact: bool) -> Tensor:
+def _tensor(rows: Sequence[Sequence[int]], chosen: list[int], sizes: list[_Size], exact: bool) -> Tensor:
+    length = max(sizes[i].decoder for i in chosen)
     dummies: list[list[int]] = [[]] * (EXACT_ROWS - len(chosen)) if exact else []
     return pad_rows([*(rows[i] for i in chosen), *dummies], length)
 
@@ -219,7 +234,7 @@ def embed_tokens(
     def compute(tokens: Tensor) -> Tensor:  # (B, T) -> (B, d)
         if objective == "mlm":
             return mean_pooled(model, tokens)
-        mu = model.encode(encoder_input(tokens)).mu  # (B, L)
+        mu = encode(model, tokens, options)  # (B, L)
         if kind == "latent":
             return mu
         informative = model.informative(mu, decoder_input(tokens))  # (B, D)
@@ -228,6 +243,12 @@ def embed_tokens(
         return torch.cat((mu * parts["latent"], informative * parts["informative"]), dim=1)  # (B, L + D)
 
     return _run(model, rows, compute, width, options, row_numbers)
+
+
+def encode(model: CMIM, tokens: Tensor, options: EmbedOptions) -> Tensor:
+    """Molecule ids (B, T) -> mu (B, L)."""
+    multiple = EXACT_STEP if options.exact else PARTS_MULTIPLE
+    return model.encode(encoder_input(tokens), multiple).mu
 
 
 def mean_pooled(model: CMIM, tokens: Tensor) -> Tensor:
@@ -251,9 +272,8 @@ def score_tokens(
         )
 
     def compute(tokens: Tensor) -> Tensor:  # (B, T) -> (B, 1)
-        target = encoder_input(tokens)  # (B, T + 1)
-        hidden = model.hidden(model.encode(target).mu, decoder_input(tokens))  # (B, T + 1, D)
-        return log_reconstruction(model.logits(hidden), target)[:, None]
+        hidden = model.hidden(encode(model, tokens, options), decoder_input(tokens))  # (B, T + 1, D)
+        return log_reconstruction(model.logits(hidden), encoder_input(tokens))[:, None]
 
     return _run(model, rows, compute, 1, options, row_numbers)[:, 0]
 

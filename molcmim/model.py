@@ -12,6 +12,7 @@ Perceiver (arXiv 2103.03206), rotary positions (arXiv 2104.09864), RMSNorm (arXi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 
 from molcmim.attention import attention
 from molcmim.tokenizer import BOS, EOS, PAD
+
+PARTS_MULTIPLE = 4  #: what encoder tokens are padded to a multiple of, where they aren't the decoder's
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,12 @@ class ModelConfig:
     memory
         Number of key/value slots M into which the decoder unfolds z; every decoder layer attends to them.
     max_tokens
-        Longest molecule, in tokens without <bos> and <eos>.
+        Longest molecule, in tokens without <bos> and <eos> (those of the encoder, where it reads others).
     n_properties
         Number of descriptors predicted from z (0: no such head).
+    encoder_tokens
+        ``"same"``: encoder and decoder read the same tokens. ``"atoms"`` (byte-pair vocabularies): the encoder reads
+        each token as the atom-level tokens that it joins, the decoder reads and writes the joined ones.
     """
 
     vocab_size: int
@@ -74,8 +80,11 @@ class ModelConfig:
     perceiver_token_layers: int = 1
     max_tokens: int = 200
     n_properties: int = 0
+    encoder_tokens: str = "same"
 
     def __post_init__(self) -> None:
+        if self.encoder_tokens not in ("same", "atoms"):
+            raise ValueError(f"encoder_tokens: expected 'same' or 'atoms', got {self.encoder_tokens!r}")
         if self.activation not in ("gelu", "relu2"):
             raise ValueError(f"activation: expected 'gelu' or 'relu2', got {self.activation!r}")
         if self.encoder not in ("transformer", "perceiver"):
@@ -220,6 +229,50 @@ class CrossAttentionBlock(nn.Module):
 # ---------------------------------------------------------------------------------------------- encoder
 
 
+class TokenParts(nn.Module):
+    """Byte-pair tokens -> the atom-level tokens that they join, by a table that follows from the vocabulary.
+
+    Parameters
+    ----------
+    parts
+        For every id what it is made of (`Tokenizer.parts`): itself alone, or two and more atom-level ids.
+    limit
+        Padding never makes rows longer than this.
+    """
+
+    def __init__(self, parts: Sequence[Sequence[int]], limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+        most = max(map(len, parts))
+        table = torch.tensor([[*ids, *[PAD] * (most - len(ids))] for ids in parts])  # (V, K)
+        self.register_buffer("table", table, persistent=False)
+        self.register_buffer("count", (table != PAD).sum(1), persistent=False)  # (V,)
+        self.counts = [len(ids) for ids in parts]  # of ids other than <pad>
+
+    table: Tensor
+    count: Tensor
+
+    def n_parts(self, row: Sequence[int]) -> int:
+        """Number of parts of one molecule's ids."""
+        return sum(map(self.counts.__getitem__, row))
+
+    def lengths(self, tokens: Tensor) -> Tensor:
+        """(B, T) ids padded with 0 -> number of parts of each row (B,)."""
+        return self.count[tokens].sum(1)
+
+    def padded(self, longest: int, multiple: int = PARTS_MULTIPLE) -> int:
+        """T' for rows of up to `longest` parts."""
+        return max(longest, min(-(-longest // multiple) * multiple, self.limit))
+
+    def forward(self, tokens: Tensor, multiple: int = PARTS_MULTIPLE) -> Tensor:
+        """(B, T) ids padded with 0 -> (B, T') ids of the parts in order; T' is a multiple of `multiple`, or `limit`."""
+        parts = self.table[tokens].flatten(1)  # (B, T K)
+        order = (parts == PAD).to(torch.uint8).argsort(dim=1, stable=True)  # the parts first, as they come
+        length = self.padded(int(self.lengths(tokens).max()), multiple)
+        parts = parts.gather(1, order[:, :length])
+        return F.pad(parts, (0, length - parts.shape[1]), value=PAD)
+
+
 class Encoder(nn.Module):
     """Token ids -> mu and log sigma of the posterior.
 
@@ -360,11 +413,29 @@ class CMIM(nn.Module):
 
     Three depths of one computation: `encode` (tokens -> posterior), `hidden` (z and tokens -> decoder states, whose
     mean is the informative embedding), `logits` (decoder states -> next-token scores).
+
+    Parameters
+    ----------
+    config
+        The architecture.
+    parts
+        Of every token (`Tokenizer.parts`), needed with ``encoder_tokens="atoms"`` only.
+
+    Raises
+    ------
+    ValueError
+        If `parts` are missing, or not of `vocab_size` tokens.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, parts: Sequence[Sequence[int]] | None = None) -> None:
         super().__init__()
         self.config = config
+        self.parts: TokenParts | None = None
+        if config.encoder_tokens == "atoms":
+            if parts is None or len(parts) != config.vocab_size:
+                given = "none" if parts is None else len(parts)
+                raise ValueError(f"parts: expected those of {config.vocab_size} tokens, got {given}")
+            self.parts = TokenParts(parts, config.max_tokens + 1)
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.encoder = Encoder(config, self.embedding)
         self.decoder = Decoder(config, self.embedding)
@@ -390,8 +461,13 @@ class CMIM(nn.Module):
         kinds = (SelfAttentionBlock, CrossAttentionBlock, DecoderBlock)
         return [module for module in self.modules() if isinstance(module, kinds)]
 
-    def encode(self, tokens: Tensor) -> Posterior:
-        """Token ids (B, T), each row molecule + <eos> + padding -> posterior of z."""
+    def encode(self, tokens: Tensor, multiple: int = PARTS_MULTIPLE) -> Posterior:
+        """Token ids (B, T), each row molecule + <eos> + padding -> posterior of z.
+
+        Where the encoder reads other tokens, they are padded to a multiple of `multiple`.
+        """
+        if self.parts is not None:
+            tokens = self.parts(tokens, multiple)  # (B, T')
         return self.encoder(tokens)
 
     def hidden(self, z: Tensor, tokens: Tensor) -> Tensor:

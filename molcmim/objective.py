@@ -368,6 +368,8 @@ def log_masked_tokens(model: CMIM, batch: Batch, config: ObjectiveConfig) -> Ten
     """log p(masked tokens | the others) by the encoder, summed over them: (B,)."""
     if model.config.encoder != "transformer":
         raise ValueError(f"objective 'mlm' needs per-token states: encoder 'transformer', got {model.config.encoder!r}")
+    if model.config.encoder_tokens != "same":
+        raise ValueError(f"objective 'mlm' has no decoder: encoder_tokens 'same', got {model.config.encoder_tokens!r}")
     mask = mask_tokens(batch.tokens, config.mask_rate, batch.mask_score)
     states, _ = model.encoder.states(encoder_input(batch.tokens.masked_fill(mask, MASK)))
     logits = model.logits(model.encoder.norm(states[:, :-1]))  # (B, T, V); the last column holds no token

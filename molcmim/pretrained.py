@@ -108,7 +108,7 @@ def load_pretrained(name_or_dir: str | os.PathLike[str] | None = None) -> Loaded
     mixture = read_mixture(directory, config)
     architecture = _architecture(config["architecture"], str(directory / CONFIG))
     tensors = _parse_weights(read_file(directory, config, WEIGHTS), str(directory / WEIGHTS))
-    model = _assemble(architecture, tensors, str(directory / WEIGHTS))
+    model = _assemble(architecture, tokenizer, tensors, str(directory / WEIGHTS))
     return Loaded(model.eval(), tokenizer, config, model_id(config), directory, mixture)
 
 
@@ -143,7 +143,9 @@ def _parse_weights(data: bytes, where: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{where}: not a valid safetensors file: {error}") from error
 
 
-def _assemble(architecture: ModelConfig, tensors: Mapping[str, Tensor], where: str) -> CMIM:
+def _assemble(
+    architecture: ModelConfig, tokenizer: Tokenizer, tensors: Mapping[str, Tensor], where: str
+) -> CMIM:
     """The model with these weights.
 
     It is laid out on the meta device first: shapes are compared before memory is taken, and no random numbers
@@ -152,11 +154,11 @@ def _assemble(architecture: ModelConfig, tensors: Mapping[str, Tensor], where: s
     import torch
     from torch import nn
 
-    from molcmim.model import CMIM, Rotary
+    from molcmim.model import CMIM, Rotary, TokenParts
 
     try:
         with torch.device("meta"):
-            model = CMIM(architecture)
+            model = CMIM(architecture, tokenizer.parts())
     except (ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{where}: the architecture can't be built: {error}") from error
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
@@ -180,6 +182,8 @@ def _assemble(architecture: ModelConfig, tensors: Mapping[str, Tensor], where: s
             positions, half = module.cos.shape
             fresh = Rotary(2 * half, positions)
             module.cos, module.sin = fresh.cos, fresh.sin
+    if model.parts is not None:
+        model.parts = TokenParts(tokenizer.parts(), model.parts.limit)
     return model
 
 

@@ -44,7 +44,7 @@ def tokenize_rows(
     tokenizer
         The model's.
     max_tokens
-        Rows of more tokens get the status `too_many_tokens`; nothing is cut.
+        Rows of more tokens (`Tokenizer.length`) get the status `too_many_tokens`; nothing is cut.
     policy
         ``"none"``, ``"canonical"`` or ``"parent"``, see `molcmim.chem`.
     workers
@@ -69,7 +69,7 @@ def tokenize_prepared(prepared: Sequence[Prepared], tokenizer: Tokenizer, max_to
                 tokens = tokenizer.encode(canonical_smiles)
             except UnknownToken as error:
                 status, unknown = Status.unknown_token, error.token
-            if tokens is not None and len(tokens) > max_tokens:
+            if tokens is not None and tokenizer.length(tokens) > max_tokens:
                 status, tokens = Status.too_many_tokens, None
         rows.tokens.append(tokens)
         rows.status.append(status)

@@ -201,7 +201,7 @@ def fit_mixture(
         given = [given[i] for i in np.sort(np.random.default_rng(seed).choice(len(given), n, replace=False)).tolist()]
     limit = model.network.config.max_tokens
     if given and isinstance(given[0], list | tuple | np.ndarray):
-        rows = [[int(token) for token in row] for row in given if 0 < len(row) <= limit]
+        rows = [[int(token) for token in row] for row in given if 0 < model.tokenizer.length(row) <= limit]
     else:
         tokens = tokenize_rows(given, model.tokenizer, limit).tokens
         rows = [row for row in tokens if row is not None]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import operator
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -73,6 +73,14 @@ class Tokenizer:
     def encode(self, smiles: str) -> list[int]:
         """Token ids of one SMILES, without special tokens; raises `UnknownToken` rather than lose a part."""
         raise NotImplementedError
+
+    def length(self, ids: Sequence[int]) -> int:
+        """Number of tokens that limits count: of byte-pair tokens the atom-level ones that they join."""
+        return len(ids)
+
+    def parts(self) -> list[list[int]]:
+        """For every id the ids that it is made of, in order: itself, or the atom-level tokens that it joins."""
+        return [[i] for i in range(self.vocab_size)]
 
     def text_of(self, tokens: list[str]) -> str:
         """SMILES that a list of tokens (no special ones) stands for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from .tokenizer_base import SPECIALS, Tokenizer, UnknownToken, check_header, vocab_from_counts
@@ -57,6 +57,7 @@ class BpeTokenizer(Tokenizer):
             if not TOKEN_PATTERN.fullmatch(atom):
                 raise ValueError(f"atoms: expected SMILES tokens, got {atom!r}")
         self._characters = {atom: chr(_FIRST_PRIVATE + i) for i, atom in enumerate(self.atoms)}
+        self._lengths = [len(ids) for ids in self.parts()]
         self._backend: Backend | None = None
 
     def encode(self, smiles: str) -> list[int]:
@@ -78,6 +79,13 @@ class BpeTokenizer(Tokenizer):
         if self._backend is None:
             self._backend = self._make_backend()
         return list(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def length(self, ids: Sequence[int]) -> int:
+        return sum(map(self._lengths.__getitem__, ids))
+
+    def parts(self) -> list[list[int]]:
+        own = [[i] for i in range(len(SPECIALS))]
+        return own + [[self._ids[atom] for atom in split_smiles(token)] for token in self.vocab[len(SPECIALS) :]]
 
     def _make_backend(self) -> Backend:
         """The `tokenizers` object for this vocabulary, with the same ids."""

@@ -75,8 +75,10 @@ class Run:
         unknown = sorted(set(config.source_weights) - {source.name for source in self.info.sources})
         if unknown:
             raise ValueError(f"source_weights: the corpus has no sources {unknown}")
+        parts = self.tokenizer.parts()
+        split = model_config.encoder_tokens == "atoms"  # then the encoder has most of the work
         self.sampler = BucketSampler(
-            self.store.lengths,
+            self.store.summed([len(ids) for ids in parts]) if split else self.store.lengths,
             self.store.source,
             weights,
             config.batch_size,
@@ -87,7 +89,7 @@ class Run:
             model_config.max_tokens,
         )
         torch.manual_seed(config.seed)
-        self.model = CMIM(model_config).to(self.device)
+        self.model = CMIM(model_config, parts).to(self.device)
         if config.init_from is not None:
             start_from(self.model, config.init_from, self.tokenizer)
         self.average = AveragedWeights(self.model, config.ema_decay)
@@ -111,7 +113,8 @@ class Run:
         """Batches without end, from the place where the counters are."""
         while True:
             plan = self.sampler.batches(self.counters.epoch)
-            data = Batches(self.store, plan.rows, self.sampler.edges[plan.bucket], self.config.objective)
+            pad_to = None if self.model.parts else self.sampler.edges[plan.bucket]  # else the encoder pads
+            data = Batches(self.store, plan.rows, pad_to, self.config.objective)
             numbers = range(self.counters.batch, len(data))
             workers = self.config.loader_workers
             yield from torch.utils.data.DataLoader(
@@ -146,18 +149,21 @@ class Run:
         counters.step += 1
         counters.batch += 1
         counters.molecules += batch.tokens.shape[0] * self.world_size
-        counters.flops += (
-            3 * count_flops(self.model.config, batch.tokens.shape[1] + 1) * len(batch.tokens) * self.world_size
-        )
+        counters.flops += 3 * self.flops(batch) * len(batch.tokens) * self.world_size
         return StepResult(counters.step, loss.detach(), factors, norm)
+
+    def flops(self, batch: Batch) -> float:
+        """Matrix-product FLOPs of a forward pass of one molecule of this batch, reading canonical SMILES."""
+        parts = self.model.parts
+        encoder_tokens = None if parts is None else parts.padded(int(parts.lengths(batch.tokens).max()) + 1)
+        return count_flops(self.model.config, batch.tokens.shape[1] + 1, encoder_tokens)
 
     def warm_up(self) -> None:
         """Compile before the clock starts: one forward and backward pass whose gradient is thrown away."""
         if self.config.compile:
             plan = self.sampler.batches(0)
-            batch = make_batch(
-                self.store, plan.rows[0], self.config.objective, int(self.sampler.edges[plan.bucket[0]]) - 1
-            )
+            pad_to = None if self.model.parts else int(self.sampler.edges[plan.bucket[0]]) - 1
+            batch = make_batch(self.store, plan.rows[0], self.config.objective, pad_to)
             batch = to_device(draw_noise(batch, self.model, 0, 0, 0, self.config.objective), self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
                 self.objective(self.mark_lengths(batch))[0].backward()

@@ -15,14 +15,15 @@ from molcmim.objective import Batch, ObjectiveConfig, mix_inputs
 class Batches(torch.utils.data.Dataset[Batch]):
     """Batch number n of one epoch: a pure function of n, so any number of loader workers gives the same batches."""
 
-    def __init__(self, store: TokenStore, rows: np.ndarray, pad_to: np.ndarray, config: ObjectiveConfig) -> None:
+    def __init__(self, store: TokenStore, rows: np.ndarray, pad_to: np.ndarray | None, config: ObjectiveConfig) -> None:
         self.store, self.rows, self.pad_to, self.config = store, rows, pad_to, config
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, number: int) -> Batch:
-        return make_batch(self.store, self.rows[number], self.config, int(self.pad_to[number]) - 1)
+        pad_to = None if self.pad_to is None else int(self.pad_to[number]) - 1
+        return make_batch(self.store, self.rows[number], self.config, pad_to)
 
 
 def make_batch(store: TokenStore, rows: np.ndarray, config: ObjectiveConfig, pad_to: int | None = None) -> Batch:

@@ -144,9 +144,6 @@ class TrainConfig:
     checkpoint_minutes, validate_minutes
         How often; a validation runs at the end in any case. 0 validates at the end only.
     keep_steps
-        Steps after which the averaged weights are validated and exported into `kept/STEP/`: for a curve of scores
-        against computing.
-    keep_steps
         Steps after which the averaged weights are also validated and exported into `kept/STEP/`: for a curve of scores
         against computing.
     validate_molecules, reconstruct_molecules

@@ -122,7 +122,7 @@ class Reporter:
             "loss": sum(losses) / len(losses),
             **mean,
             "gradient_norm": norm,
-            "lr_factor": self.run.config.schedule.factor(counters.step, counters.seconds, counters.cpu_seconds),
+            "lr_factor": self.run.config.schedule.factor(*counters.spent),
             "molecules_per_second": rate,
             "tflops": flops / 1e12,
             "flop_utilisation": utilisation,

@@ -32,7 +32,7 @@ def tiny_tokenizer() -> SmilesTokenizer:
     return SmilesTokenizer.train(SMILES)
 
 
-def tiny_model(vocab_size: int, seed: int = 0, **changes: Any) -> CMIM:
+def tiny_model(vocab_size: int, seed: int = 0, parts: list[list[int]] | None = None, **changes: Any) -> CMIM:
     """A model whose residual branches aren't zero, as they are before training: all of it matters."""
     fields: dict[str, Any] = {
         "width": 32,
@@ -46,7 +46,7 @@ def tiny_model(vocab_size: int, seed: int = 0, **changes: Any) -> CMIM:
     }
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = CMIM(ModelConfig(vocab_size=vocab_size, **{**fields, **changes}))
+        model = CMIM(ModelConfig(vocab_size=vocab_size, **{**fields, **changes}), parts)
         for block in model.residual_blocks():
             nn.init.normal_(block.out.weight, std=0.2)
             nn.init.normal_(block.mlp.down.weight, std=0.2)
