@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -154,7 +155,13 @@ def test_it_trains_and_goes_on(tmp_path: Path, encoder: str) -> None:
         "ema_decay": 0.0,
     }
     whole = train(small_config(corpus, tmp_path / "whole", schedule__max_steps=6, **changes))
-    train(small_config(corpus, tmp_path / "parts", schedule__max_steps=6, wall_minutes=1e-9, **changes))
+
+    def interrupt(step: int, loss: float) -> None:
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    first = train(small_config(corpus, tmp_path / "parts", schedule__max_steps=6, **changes), on_step=interrupt)
+    assert first["step"] == 3
     rest = train(small_config(corpus, tmp_path / "parts", schedule__max_steps=6, **changes), resume=True)
     assert rest["step"] == whole["step"] == 6
     assert rest["reconstruction_nats"] == whole["reconstruction_nats"]
