@@ -22,7 +22,7 @@ test: $(VENV)/.ready-dev  ## set up, run every test
 	$(MAKE) integrations
 
 integrations: $(VENV)-integrations/.ready  ## set up, run the tests against DeepChem, scikit-fingerprints and molfeat
-	$(VENV)-integrations/bin/python -m pytest tests/integrations tests/test_chem.py tests/test_moleculenet_datasets.py tests/test_moleculenet_splits.py
+	$(VENV)-integrations/bin/python -m pytest --numprocesses 2 --dist loadfile tests/integrations tests/test_chem.py tests/test_moleculenet_datasets.py tests/test_moleculenet_splits.py
 
 quick: $(VENV)/.ready-dev  ## set up, run the tests that take seconds
 	$(PY) -m pytest -m "not slow"

@@ -104,7 +104,8 @@ def build_corpus(
         1 = also store one random SMILES of each molecule. Where that doesn't fit the tokenizer or
         `max_tokens`, the row itself is stored again.
     properties : str, optional
-        Also store standardised RDKit descriptors: ``basic`` (36) or ``wide`` (114; `molcmim.corpus_chem`).
+        Also store standardised RDKit descriptors: ``basic`` (36), ``wide`` (114) or
+        ``morgan`` (those and 256 folded Morgan counts; `molcmim.corpus_chem`).
     min_count, max_vocab : int
         For a tokenizer trained here: rarer tokens are left out; largest vocabulary, special tokens included
         (``smiles`` only; 256 lets a token fit into one byte).

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from rdkit import Chem, rdBase
-from rdkit.Chem import rdMolDescriptors
+from rdkit.Chem import rdFingerprintGenerator, rdMolDescriptors
 
 from .corpus import SPLITS, PropertyInfo
 
@@ -40,9 +40,12 @@ _WIDE: tuple[tuple[str, int, Callable[[Chem.Mol], Sequence[float]]], ...] = (
     ("PEOE_VSA", 14, rdMolDescriptors.PEOE_VSA_),
     ("MQN", 42, rdMolDescriptors.MQNs_),
 )
+_WIDE_NAMES = (*_BASIC, *(f"{family}{i}" for family, n, _ in _WIDE for i in range(1, n + 1)))
+MORGAN_RADIUS, MORGAN_SIZE = 2, 256  # counts of circular substructures (Rogers and Hahn 2010), folded: ECFP4 counts
 PROPERTY_SETS: dict[str, tuple[str, ...]] = {
     "basic": _BASIC,
-    "wide": (*_BASIC, *(f"{family}{i}" for family, n, _ in _WIDE for i in range(1, n + 1))),
+    "wide": _WIDE_NAMES,
+    "morgan": (*_WIDE_NAMES, *(f"Morgan{i}" for i in range(MORGAN_SIZE))),
 }
 
 CLIP = 5.0
@@ -69,6 +72,7 @@ def random_smiles(molecule: Chem.Mol | None, smiles: str, seed: int) -> str:
 def descriptors(molecules: Sequence[Chem.Mol | None], kind: str = "basic") -> npt.NDArray[np.float32]:
     """`PROPERTY_SETS[kind]` of each molecule, (n, P) float32; NaN where there is no molecule, or RDKit fails."""
     calculate = rdMolDescriptors.Properties(list(_RDKIT_NAMES)).ComputeProperties
+    morgan = rdFingerprintGenerator.GetMorganGenerator(radius=MORGAN_RADIUS, fpSize=MORGAN_SIZE)
     values = np.full((len(molecules), len(PROPERTY_SETS[kind])), np.nan)
     for i, molecule in enumerate(molecules):
         if molecule is None:
@@ -78,8 +82,10 @@ def descriptors(molecules: Sequence[Chem.Mol | None], kind: str = "basic") -> np
         except (RuntimeError, ValueError):
             continue
         values[i, len(_RDKIT_NAMES) : len(_BASIC)] = _counts(molecule)
-        if kind == "wide":
-            values[i, len(_BASIC) :] = _families(molecule)
+        if kind != "basic":
+            values[i, len(_BASIC) : len(_WIDE_NAMES)] = _families(molecule)
+        if kind == "morgan":
+            values[i, len(_WIDE_NAMES) :] = morgan.GetCountFingerprintAsNumPy(molecule)
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
 

@@ -346,6 +346,8 @@ def test_descriptors_of_format_1_are_read(tmp_path: Path) -> None:
 
 
 def test_descriptors_of_known_molecules() -> None:
+    from rdkit.Chem import rdFingerprintGenerator
+
     from molcmim.corpus_chem import PROPERTY_SETS, descriptors, parse
 
     molecules = [parse("[NH3+]CC(=O)[O-].ClCBr.[Na+]"), parse("C1C"), parse("c1ccccc1O")]
@@ -363,6 +365,12 @@ def test_descriptors_of_known_molecules() -> None:
         0,
     )
     assert phenol["amw"] == pytest.approx(94.113, abs=0.01)
+    counts = descriptors(molecules, "morgan")
+    np.testing.assert_array_equal(counts[:, : len(PROPERTY_SETS["wide"])], values)
+    ecfp4 = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=256)
+    expected_counts = ecfp4.GetCountFingerprintAsNumPy(molecules[2])
+    np.testing.assert_array_equal(counts[2, len(PROPERTY_SETS["wide"]) :], expected_counts)
+    assert expected_counts.sum() == 20, "7 atoms, 7 with their neighbours, 6 with those of radius 2"
     assert phenol["tpsa"] == pytest.approx(20.23, abs=0.01)
     assert np.isnan(values[1]).all()
 
