@@ -83,7 +83,7 @@ def build(
         bool, typer.Option("--random-smiles", help="Also store a random SMILES of each molecule.")
     ] = False,
     properties: Annotated[
-        Properties, typer.Option(help="Also store standardised RDKit descriptors: 36, 114, or those and 256 Morgan counts.")
+        Properties, typer.Option(help="Also store RDKit descriptors: 36, 114, or those and 256 Morgan counts.")
     ] = Properties.none,
     min_count: Annotated[int, typer.Option(help="Rarer tokens are left out of the vocabulary.", min=1)] = 5,
     max_vocab: Annotated[
