@@ -33,6 +33,16 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines() if line]
 
 
+def best_rate(path: Path, setting: Cell, score: Callable[[dict[str, Any]], float]) -> float:
+    """Learning rate with the best score among the finished cells of this setting with seed 0, which are for tuning."""
+    found = {}
+    for line in read(path):
+        cell = line["cell"]
+        if cell.get("seed") == 0 and {k: v for k, v in cell.items() if k not in ("lr", "seed")} == setting:
+            found[cell["lr"]] = score(line["result"])
+    return max(found, key=lambda rate: found[rate])
+
+
 def compute(path: Path, cells: Iterable[Cell], work: Callable[[Cell], dict[str, Any]], again: bool = False) -> bool:
     """Add the lines of those cells that `path` lacks; False if the user asked for the end (Ctrl-C) first.
 

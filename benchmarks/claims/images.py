@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cells import Cell, compute, key_of, read
+from cells import Cell, best_rate, compute, key_of, read
 
 from molcmim.objective import ObjectiveConfig
 
@@ -115,19 +115,9 @@ def rates(setting: Cell) -> list[float]:
     return [round(rate * (setting["batch"] / DEFAULT["batch"]) ** 0.5, 6) for rate in RATES]
 
 
-def best_rate(path: Path, setting: Cell) -> float:
-    """Learning rate of the best validation score among the finished cells."""
-    found = {}
-    for line in read(path):
-        cell = line["cell"]
-        if cell.get("seed") == 0 and {k: v for k, v in cell.items() if k not in ("lr", "seed")} == tuned(setting):
-            found[cell["lr"]] = validation_score(line["result"])
-    return max(found, key=lambda rate: found[rate])
-
-
 def final_cells(path: Path, wanted: Sequence[Cell]) -> Iterator[Cell]:
     for setting in wanted:
-        rate = best_rate(path, setting)
+        rate = best_rate(path, tuned(setting), validation_score)
         yield from (setting | {"lr": rate, "seed": seed} for seed in SEEDS)
 
 

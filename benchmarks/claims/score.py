@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,17 @@ METRICS = ("rmse", "r2", "roc_auc")
 GEOMETRY_MOLECULES = 2000
 
 
-def score_sets(model: MolCMIM) -> list[dict[str, Any]]:
+def score_sets(
+    model: MolCMIM, sets: Sequence[str] = SETS, heads: Sequence[str] = HEADS
+) -> list[dict[str, Any]]:
     """Means over the five splits, and the values themselves: a row for each set, embedding, head and metric."""
     protocol = get_protocol("random5")
     rows = []
-    for name in SETS:
+    for name in sets:
         data = load_dataset(name, Path(os.environ["MOLCMIM_DATA"]) / "moleculenet", workers=0)
         splits, groups = protocol.make_splits(data), protocol.inner_groups(data)
         for kind, x in model_features(model, data.smiles).items():
-            for head in HEADS:
+            for head in heads:
                 records = evaluate(x, data, protocol, splits, head, groups).records
                 for metric in METRICS:
                     values = [record["value"] for record in records if record["metric"] == metric]

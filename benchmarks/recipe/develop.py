@@ -47,11 +47,11 @@ DEVELOP = Protocol("develop", 1, "development", "Three folds; one choice of hype
 Scores = dict[str, dict[str, float]]
 
 
-def score_set(x: np.ndarray, part: DevelopmentSet) -> list[dict[str, Any]]:
+def score_set(x: np.ndarray, part: DevelopmentSet, heads: Sequence[str] = HEADS) -> list[dict[str, Any]]:
     """Score of features (n, d) for every task and head: the mean over folds of R2 or ROC-AUC."""
     metric = "r2" if part.data.task == REGRESSION else "roc_auc"
     rows = []
-    for head in HEADS:
+    for head in heads:
         found = evaluate(x, part.data, DEVELOP, part.folds, head, part.groups)
         values: dict[str, list[float]] = {task: [] for task in part.data.targets}
         for record in found.records:

@@ -149,9 +149,9 @@ def training_numbers(final: Mapping[str, Any], log: Path) -> dict[str, Any]:
         "wall_seconds": final["seconds"],
         "flops": final["flops"],
         "molecules_per_cpu_second": final["molecules"] / max(final["cpu_seconds"], 1e-9),
-        "nats": final["reconstruction_nats"],
-        "token_accuracy": final["token_accuracy"],
-        "exact_reconstruction": final["exact_reconstruction"],
+        "nats": final.get("reconstruction_nats"),  # none without a decoder
+        "token_accuracy": final.get("token_accuracy"),
+        "exact_reconstruction": final.get("exact_reconstruction"),
         "factors": {key: final[key] for key in ("reconstruction", "contrastive", "properties") if key in final},
     }
 
