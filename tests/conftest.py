@@ -13,6 +13,10 @@ import pytest
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tests run side by side, one process a core: threads would only wait for each other. Children inherit this too.
+for library in ("OMP", "MKL", "OPENBLAS"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
 LONGEST = ("test_overfit.py", "test_scoring_ray.py")
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import sys
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from benchmark_scripts import importing
+from training import small_corpus
 
 pytest.importorskip("sklearn", reason="needs the `benchmark` extra")
 from molcmim.objective import FACTORS, ObjectiveConfig
@@ -183,7 +183,8 @@ def test_every_run_of_the_plan_is_a_configuration(scripts):
 def test_committed_tables_are_those_of_the_committed_results(scripts):
     report, folder = scripts("report"), FOLDERS[0]
     lines = report.read(folder / "results" / "images.jsonl")
-    expected = report.text(lines, report.read_molecules(folder / "results" / "molecules"))
+    batches = report.read(folder / "results" / "molecules_batch.jsonl")
+    expected = report.text(lines, report.read_molecules(folder / "results" / "molecules"), batches)
     assert (folder / "results.md").read_text(encoding="utf-8") == expected
 
 
@@ -202,4 +203,44 @@ def test_molecule_tables(scripts):
     assert table[3].startswith("| cmim | informative | n/a |")
     facts = report.molecule_facts({"cmim": [good], "mlm": [{**good, "nats": None, "exact_reconstruction": None}]})
     assert "| 12.00 | 0.900 | 25.0 |" in facts[2] and "| n/a | 0.900 | n/a |" in facts[3]
-    assert json.dumps(cells)
+
+
+def test_batch_sizes_on_molecules_are_tuned_and_reported(scripts, tmp_path, monkeypatch):
+    batch, cells = scripts("molecules_batch"), scripts("cells")
+    corpus, out = small_corpus(tmp_path, 300, random_smiles=1), tmp_path / "batch.jsonl"
+    plan = batch.load_plan(FOLDERS[0] / "molecules.yaml")
+    monkeypatch.setattr(batch, "load_plan", lambda path: plan._replace(base={**plan.base, "source_weights": {}}))
+    monkeypatch.setattr(batch, "EXAMPLES", 64)
+    monkeypatch.setattr(batch, "RATES", (1e-3, 3e-3))
+    monkeypatch.setattr(batch, "BATCHES", (4, 32))
+    monkeypatch.setattr(batch, "OBJECTIVES", ("cmim", "infonce"))
+    monkeypatch.setattr(batch, "probe_score", lambda model, corpus: len(model.objective) / model.network.config.latent)
+    scored = [{"set": "esol", "kind": "latent", "head": "svm", "metric": "r2", "mean": 0.5}]
+    monkeypatch.setattr(batch, "score_sets", lambda model, sets, heads: scored)
+    monkeypatch.setattr(batch, "geometry", lambda model, corpus: {"effective_rank": 3.0})
+    monkeypatch.setattr(sys, "argv", ["molecules_batch.py", "--corpus", str(corpus), "--out", str(out)])
+    batch.main()
+    lines = cells.read(out)
+    assert len(lines) == 2 * 2 * (2 + 2)
+    rates = {line["cell"]["batch"]: line["cell"]["lr"] for line in lines if line["cell"]["seed"]}
+    assert rates == {4: pytest.approx(1e-3 * 32**-0.5, abs=1e-6), 32: pytest.approx(5e-4)}
+    losses = {line["cell"]["objective"]: line["result"]["loss"] for line in lines}
+    assert losses["cmim"] != losses["infonce"] > 0
+    report = scripts("report")
+    table = report.molecule_batches(lines)
+    assert table[2].startswith("| 4 | cmim | n/a | 0.500 ± 0.000 | n/a |")
+    assert len(table) == 2 + 4
+    report.batch_figure(lines, tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 5000
+
+
+def test_a_run_that_diverges_is_a_result(scripts, tmp_path, monkeypatch):
+    batch = scripts("molecules_batch")
+
+    def diverge(cell: dict, corpus: Path) -> None:
+        raise FloatingPointError("loss is nan at step 3")
+
+    monkeypatch.setattr(batch, "run", diverge)
+    result = batch.measure({"objective": "cmim", "batch": 4, "lr": 1.0, "seed": 0}, tmp_path)
+    assert result == {"error": "diverged: loss is nan at step 3"}
+    assert batch.probe_of(result) == -np.inf

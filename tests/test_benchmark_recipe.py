@@ -199,6 +199,8 @@ def test_subset_is_a_share_by_hash(scripts):
     part = {text for text in texts if chosen(text, 0.25)}
     assert abs(len(part) / 4000 - 0.25) < 0.03
     assert part <= {text for text in texts if chosen(text, 0.5)}
+    others = [{text for text in texts if chosen(text, 0.25, start)} for start in (0.25, 0.5, 0.75)]
+    assert set.union(part, *others) == set(texts) and sum(map(len, others)) == len(texts) - len(part)
 
 
 # ------------------------------------------------------------------------------------------ the study

@@ -24,7 +24,7 @@ import numpy as np
 from cells import Cell, best_rate, compute, read
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1] / "benchmarks" / "recipe"))
+sys.path.append(str(HERE.parent / "recipe"))
 from develop import model_features, score_set  # noqa: E402
 from development import held_out, make_folds, probe_sets  # noqa: E402
 from score import geometry, score_sets  # noqa: E402

@@ -1,4 +1,4 @@
-"""Tables and figures of the claims study, from results/images.jsonl and results/molecules/*.json.
+"""Tables and figures of the claims study, from results/: images.jsonl, molecules/*.json, molecules_batch.jsonl.
 
 python benchmarks/claims/report.py      # writes results.md and the figures
 """
@@ -177,6 +177,68 @@ def molecule_facts(variants: Mapping[str, list[Row]]) -> list[str]:
     return table(["objective", "seeds", "nats", "tokens right", "exact, %", *GEOMETRY.values()], rows).splitlines()
 
 
+def batch_values(lines: Iterable[Row], cell: Mapping[str, Any], kind: str, head: str) -> list[float]:
+    """Mean over sets of R2 and ROC-AUC, one a reported seed, of the cells of this objective and batch."""
+    found = []
+    for line in lines:
+        if line["cell"]["seed"] and "cells" in line["result"] and all(line["cell"][k] == v for k, v in cell.items()):
+            rows = [c for c in line["result"]["cells"] if (c["kind"], c["head"]) == (kind, head)]
+            scores = [c["mean"] for c in rows if c["metric"] in ("r2", "roc_auc")]
+            if scores:
+                found.append(float(np.mean(scores)))
+    return found
+
+
+def batch_settings(lines: Iterable[Row]) -> list[dict[str, Any]]:
+    """Batches and objectives of the reported cells, in order."""
+    pairs = {(line["cell"]["batch"], line["cell"]["objective"]) for line in lines if line["cell"]["seed"]}
+    order = STUDIES["batch"][1]
+    return [{"batch": b, "objective": o} for b, o in sorted(pairs, key=lambda pair: (pair[0], order.index(pair[1])))]
+
+
+def molecule_batches(lines: Sequence[Row]) -> list[str]:
+    """One row a batch and objective; n/a where there is no decoder."""
+    rows = []
+    for cell in batch_settings(lines):
+        mine = [x for x in lines if x["cell"]["seed"] and all(x["cell"][k] == v for k, v in cell.items())]
+        rank = [x["result"]["geometry"]["effective_rank"] for x in mine if "geometry" in x["result"]]
+        scores = [spread(batch_values(lines, cell, kind, head)) for kind in KINDS for head in ("knn", "svm")]
+        chosen = ", ".join(f"{rate:g}" for rate in sorted({x["cell"]["lr"] for x in mine}))
+        rows.append([str(cell["batch"]), cell["objective"], *scores, spread(rank, 1), chosen])
+    head = ["batch size", "objective", *(f"{kind}, {head}" for kind in KINDS for head in ("kNN", "SVM"))]
+    return table([*head, "effective rank", "learning rate"], rows).splitlines()
+
+
+def batch_figure(lines: Sequence[Row], path: Path) -> None:
+    """Mean score against the batch size on molecules, nearest neighbours and SVM."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    drawn, panels = plt.subplots(1, 3, figsize=(12, 3.8), sharey=True)
+    settings = batch_settings(lines)
+    for panel, kind in zip(panels, KINDS, strict=True):
+        for colour, name in enumerate(STUDIES["batch"][1]):
+            for head, style in (("svm", "-"), ("knn", ":")):
+                of = [(s["batch"], batch_values(lines, s, kind, head)) for s in settings if s["objective"] == name]
+                of = [(batch, scores) for batch, scores in of if scores]
+                if of:
+                    x, means = [b for b, _ in of], [float(np.mean(v)) for _, v in of]
+                    errors = [float(np.std(v, ddof=1)) if len(v) > 1 else 0.0 for _, v in of]
+                    label = f"{name}, {'SVM' if head == 'svm' else 'kNN'}"
+                    panel.errorbar(x, means, errors, fmt=f"o{style}", color=f"C{colour}", capsize=3, label=label)
+        batches = sorted({s["batch"] for s in settings})
+        panel.set(xscale="log", xlabel="batch size", title=kind, xticks=batches, xticklabels=list(map(str, batches)))
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panels[0].legend(fontsize=8)
+    panels[0].set_ylabel("mean of R² and ROC-AUC over four sets")
+    drawn.tight_layout()
+    drawn.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(drawn)
+
+
 GEOMETRY = {
     "uniformity": "uniformity",
     "effective_rank": "effective rank",
@@ -187,7 +249,7 @@ GEOMETRY = {
 }
 
 
-def text(lines: Sequence[Row], variants: Mapping[str, list[Row]]) -> str:
+def text(lines: Sequence[Row], variants: Mapping[str, list[Row]], batches: Sequence[Row]) -> str:
     """The whole of results.md."""
     parts = ["# The paper's claims: results", ""]
     if lines:
@@ -201,7 +263,12 @@ def text(lines: Sequence[Row], variants: Mapping[str, list[Row]]) -> str:
         parts += ["## Molecules: reconstruction and geometry", "", *molecule_facts(variants), ""]
         command = "python benchmarks/recipe/study.py --variants benchmarks/claims/molecules.yaml ..."
         parts += [made((r for results in variants.values() for r in results), command), ""]
-    if not lines and not variants:
+    if batches:
+        sets = "Means over ESOL, FreeSolv (R²), BACE and BBBP (ROC-AUC) and over seeds."
+        parts += ["## Molecules: batch size", "", sets, "", *molecule_batches(batches), ""]
+        parts += ["![batch size on molecules](molecules_batch.png)", ""]
+        parts += [made(batches, "python benchmarks/claims/molecules_batch.py --corpus CORPORA/atom"), ""]
+    if not lines and not variants and not batches:
         parts += ["No results yet: see README.md for the commands that make them.", ""]
     return "\n".join(parts)
 
@@ -211,7 +278,11 @@ def main() -> None:
     if lines:
         for axis in STUDIES:
             image_figure(lines, axis, HERE / f"images_{axis}.png")
-    (HERE / "results.md").write_text(text(lines, read_molecules(HERE / "results" / "molecules")), encoding="utf-8")
+    batches = read(HERE / "results" / "molecules_batch.jsonl")
+    if batch_settings(batches):
+        batch_figure(batches, HERE / "molecules_batch.png")
+    variants = read_molecules(HERE / "results" / "molecules")
+    (HERE / "results.md").write_text(text(lines, variants, batches), encoding="utf-8")
 
 
 if __name__ == "__main__":

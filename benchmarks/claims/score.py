@@ -29,7 +29,7 @@ from molcmim.moleculenet.evaluate import evaluate
 from molcmim.moleculenet.protocols import get_protocol
 from molcmim.tokenizer import load_tokenizer
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "recipe"))
+sys.path.append(str(Path(__file__).parents[1] / "recipe"))
 from develop import model_features
 
 SETS = ("esol", "freesolv", "lipo", "bace", "bbbp")
@@ -38,9 +38,7 @@ METRICS = ("rmse", "r2", "roc_auc")
 GEOMETRY_MOLECULES = 2000
 
 
-def score_sets(
-    model: MolCMIM, sets: Sequence[str] = SETS, heads: Sequence[str] = HEADS
-) -> list[dict[str, Any]]:
+def score_sets(model: MolCMIM, sets: Sequence[str] = SETS, heads: Sequence[str] = HEADS) -> list[dict[str, Any]]:
     """Means over the five splits, and the values themselves: a row for each set, embedding, head and metric."""
     protocol = get_protocol("random5")
     rows = []

@@ -22,9 +22,9 @@ def position(text: str) -> float:
     return int.from_bytes(digest, "little") / 2.0**64
 
 
-def chosen(text: str, share: float) -> bool:
-    """Whether it is in the part: a smaller part is the beginning of a larger one."""
-    return position(text) < share
+def chosen(text: str, share: float, start: float = 0.0) -> bool:
+    """Whether it is in the part: a smaller part is the beginning of a larger one; parts with other starts go on."""
+    return start <= position(text) < start + share
 
 
 def main() -> None:
@@ -32,9 +32,10 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--moses", required=True, help="molsets, or the path of its wheel")
     parser.add_argument("--share", type=float, required=True)
+    parser.add_argument("--start", type=float, default=0.0, help="where the part begins; up to there others reach")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    texts = [text for text in read_smiles(arguments.file) if text and chosen(text, arguments.share)]
+    texts = [text for text in read_smiles(arguments.file) if text and chosen(text, arguments.share, arguments.start)]
     moses = set(read_smiles(arguments.moses))
     moses |= {
         canonicalise(text, "canonical").canonical_smiles for text in moses.difference(read_smiles(arguments.file))
