@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ def export_model(
     info: CorpusInfo,
     counters: Counters,
     validation: dict[str, Any],
+    earlier_legs: Sequence[dict[str, Any]] = (),
     dtype: str = "float16",
 ) -> None:
     """Write the model as it is into a pretrained directory (see `molcmim.pretrained`)."""
@@ -55,6 +57,8 @@ def export_model(
         "torch": torch.__version__,
         "validation": validation,
     }
+    if earlier_legs:  # the counters above are of the last leg
+        training["earlier_legs"] = list(earlier_legs)
     was_training = model.training
     model.eval()
     save_pretrained(

@@ -90,8 +90,9 @@ class Run:
         )
         torch.manual_seed(config.seed)
         self.model = CMIM(model_config, parts).to(self.device)
+        self.earlier: list[dict[str, Any]] = []  # what the weights that the run starts from cost
         if config.init_from is not None:
-            start_from(self.model, config.init_from, self.tokenizer)
+            self.earlier = start_from(self.model, config.init_from, self.tokenizer)
         self.average = AveragedWeights(self.model, config.ema_decay)
         self.optimizers = build_optimizers(self.model, config.optimizer, config.precision)
         self.counters = Counters()
@@ -211,13 +212,26 @@ class Run:
                 self.info,
                 self.counters,
                 validation,
+                self.earlier,
             )
         finally:
             self.average.swap(self.model)
 
 
-def start_from(model: CMIM, name_or_dir: str, tokenizer: Tokenizer) -> None:
-    """Copy the weights of a pretrained model into `model`; ValueError if vocabulary or architecture differ."""
+def start_from(model: CMIM, name_or_dir: str, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """Copy the weights of a pretrained model into `model`.
+
+    Returns
+    -------
+    list
+        What it took to train that one, a leg after the other: ``model_id``, ``step``, ``molecules``, ``seconds`` and
+        ``flops``.
+
+    Raises
+    ------
+    ValueError
+        If vocabulary or architecture differ.
+    """
     from molcmim.pretrained import load_pretrained
 
     loaded = load_pretrained(name_or_dir)
@@ -228,6 +242,9 @@ def start_from(model: CMIM, name_or_dir: str, tokenizer: Tokenizer) -> None:
     if different:
         raise ValueError(f"init_from: {name_or_dir} has another architecture (its value, this run's): {different}")
     model.load_state_dict(loaded.model.state_dict())
+    training = loaded.config["training"]
+    leg = {name: training.get(name) for name in ("step", "molecules", "seconds", "flops")}
+    return [*training.get("earlier_legs", []), {"model_id": loaded.model_id, **leg}]
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -245,6 +245,14 @@ def test_init_from_starts_from_pretrained_weights(corpus, tmp_path):
     train(small_config(corpus, tmp_path / "second", init_from=str(start), **frozen))
     one, other = (load_file(path / "model.safetensors") for path in (start, tmp_path / "second" / "export"))
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    first, second = (load_pretrained(tmp_path / name / "export") for name in ("first", "second"))
+    (leg,) = second.config["training"]["earlier_legs"]
+    counted = {key: first.config["training"][key] for key in ("step", "molecules", "seconds", "flops")}
+    assert leg == {"model_id": first.model_id, **counted} and leg["step"] == 3 and leg["flops"] > 0
+    assert "earlier_legs" not in first.config["training"]
+    train(small_config(corpus, tmp_path / "next", init_from=str(tmp_path / "second" / "export"), **frozen))
+    legs = load_pretrained(tmp_path / "next" / "export").config["training"]["earlier_legs"]
+    assert [one["step"] for one in legs] == [3, 1]
     with pytest.raises(ValueError, match=r"another architecture.*'log_sigma_floor': \(-3.0, -6.0\)"):
         train(small_config(corpus, tmp_path / "third", init_from=str(start), model__log_sigma_floor=-6.0))
 
