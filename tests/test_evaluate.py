@@ -132,7 +132,7 @@ def test_card_says_scores_compute_data_and_licences(benchmark: None, tmp_path: P
                            "exact_without_stereo": 0.45, "nats": 3.25, "tokens": 40.0,
                            "exact_by_source": {"a": {"n": 5000, "exact": 0.4}}},
         "spec5": {"esol": {"both": {"n": 1128, "mean": 0.7014, "std": 0.05, "not_embedded": 3}}},
-        "training": report.read_log(tmp_path / "log.jsonl"),
+        "training": report.read_logs([tmp_path / "log.jsonl"]),
     }  # fmt: skip
     card = report.card_text(config, results, "## Choices\n\nMuon won.")
     for text in (
@@ -149,5 +149,18 @@ def test_card_says_scores_compute_data_and_licences(benchmark: None, tmp_path: P
         "CC BY-SA 4.0",
         "Muon won.",
         "## Limits",
+        "Only canonical SMILES were seen",
+    ):
+        assert text in card
+    leg = {"model_id": "ba9876543210", "molecules": 500_000, "step": 4000, "seconds": 3600.0, "flops": 0.75e15}
+    config["training"]["earlier_legs"] = [leg]
+    config["objective"] |= {"encoder_input": "random_smiles", "random_share": 0.5}
+    results["training"] = report.read_logs([tmp_path / "log.jsonl", tmp_path / "log.jsonl"])
+    card = report.card_text(config, results)
+    for text in (
+        "| 20 | 0.00 | 2 | 9.50 | 50.0 % | 25.0 % |",
+        "2.00 M molecules in 15719 steps of 128: 3.00 hours of training",
+        "2.00e+15 FLOPs of matrix products. 2 legs, each from the averaged weights of the one before",
+        "Of 50.0 % of the molecules the encoder read a random SMILES",
     ):
         assert text in card

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from rdkit import Chem, rdBase
-from report import card_text, curve_table, plot_curve, read_log, reconstruction_table, spec5_table
+from report import card_text, curve_table, plot_curve, read_logs, reconstruction_table, spec5_table
 
 from molcmim import MolCMIM
 from molcmim.corpus import TokenStore
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SMALL))
     parser.add_argument("--molecules", type=int, default=HELD_OUT, help="held-out molecules to reconstruct")
     parser.add_argument("--peers", type=Path, help="other models' embeddings: PEERS/NAME/SET.npz")
-    parser.add_argument("--log", type=Path, help="log.jsonl of the training run")
+    parser.add_argument("--log", type=Path, nargs="+", help="log.jsonl of the training run, or of each of its legs")
     parser.add_argument("--card", type=Path, help="checkpoint directory whose README.md to write")
     parser.add_argument("--notes", type=Path, help="Markdown for the card: how the recipe was chosen")
     arguments = parser.parse_args()
@@ -215,7 +215,7 @@ def main() -> None:
     print(json.dumps(results["reconstruction"]))
     data = Path(os.environ["MOLCMIM_DATA"])
     results["spec5"] = spec5(model, data, arguments.sets.split(","), arguments.peers)
-    results["training"] = read_log(arguments.log) if arguments.log else None
+    results["training"] = read_logs(arguments.log) if arguments.log else None
     results["seconds"] = round(time.perf_counter() - started, 1)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -90,7 +90,7 @@ def score_text(score: Mapping[str, Any]) -> str:
 
 
 def curve_table(training: Mapping[str, Any], most: int = 14) -> str:
-    """Validation during training (see `read_log`); at most `most` records, evenly spread, the last among them."""
+    """Validation during training (see `read_logs`); at most `most` records, evenly spread, the last among them."""
     curve = training["curve"]
     chosen = np.unique(np.linspace(0, len(curve) - 1, min(most, len(curve))).round().astype(int))
     rows = [
@@ -110,14 +110,23 @@ def curve_table(training: Mapping[str, Any], most: int = 14) -> str:
 # ---------------------------------------------------------------------------------------- learning curve
 
 
-def read_log(path: Path) -> dict[str, Any]:
-    """The learning curve of a training run, and what it ran on, from its log.jsonl."""
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    starts = [record for record in records if record["event"] == "start"]
-    curve = [
-        {field: record.get(field) for field in CURVE_FIELDS} for record in records if record["event"] == "validation"
-    ]
-    rates = [record["molecules_per_second"] for record in records if record["event"] == "train"]
+def read_logs(paths: Sequence[Path]) -> dict[str, Any]:
+    """The learning curve of a training run, and what it ran on, from its log.jsonl.
+
+    Several are runs that each started from the weights of the one before: steps, molecules and seconds are added up.
+    """
+    starts: list[dict[str, Any]] = []
+    curve: list[dict[str, Any]] = []
+    rates: list[float] = []
+    for path in paths:
+        before = {field: curve[-1][field] if curve else 0 for field in ("step", "molecules", "seconds")}
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        starts += [record for record in records if record["event"] == "start"]
+        rates += [record["molecules_per_second"] for record in records if record["event"] == "train"]
+        for record in records:
+            if record["event"] == "validation":
+                point = {field: record.get(field) for field in CURVE_FIELDS}
+                curve.append(point | {field: value + record[field] for field, value in before.items()})
     return {
         "curve": curve,
         "machine": {key: starts[-1][key] for key in ("device", "threads", "world_size", "torch", "gemm_tflops")},
@@ -193,7 +202,7 @@ def card_text(config: Mapping[str, Any], results: Mapping[str, Any], notes: str 
     sections += [_training_section(config["training"], results["training"]), _data_section(config["training"])]
     if notes:
         sections.append(notes.strip())
-    sections += [_limits_section(architecture), _measured(results)]
+    sections += [_limits_section(architecture, objective), _measured(results)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -206,10 +215,17 @@ def _training_section(training: Mapping[str, Any], log: Mapping[str, Any] | None
             f"torch {facts['torch']}, whose matrix products reach {facts['gemm_tflops']:.2f} TFLOP/s there)"
         )
     optimizer, schedule = training["optimizer"], training["schedule"]
+    earlier = training.get("earlier_legs", [])
+    total = {key: training[key] + sum(leg[key] for leg in earlier) for key in ("molecules", "step", "seconds", "flops")}
+    legs = (
+        f" {len(earlier) + 1} legs, each from the averaged weights of the one before with a new optimiser and schedule."
+        if earlier
+        else ""
+    )
     return (
-        f"## Training and compute\n\n{training['molecules'] / 1e6:.2f} M molecules in {training['step']} steps of "
-        f"{training['batch_size']}: {training['seconds'] / 3600:.2f} hours of training{where}, "
-        f"{training['flops']:.2e} FLOPs of matrix products. Optimiser `{optimizer['name']}` (lr {optimizer['lr']}, "
+        f"## Training and compute\n\n{total['molecules'] / 1e6:.2f} M molecules in {total['step']} steps of "
+        f"{training['batch_size']}: {total['seconds'] / 3600:.2f} hours of training{where}, "
+        f"{total['flops']:.2e} FLOPs of matrix products.{legs} Optimiser `{optimizer['name']}` (lr {optimizer['lr']}, "
         f"Muon lr {optimizer['muon_lr']}), `{schedule['name']}` schedule, {training['precision']}, averaged weights "
         f"(decay {training['ema_decay']}), seed {training['seed']}. The whole configuration is in config.json."
     )
@@ -234,7 +250,11 @@ def _data_section(training: Mapping[str, Any]) -> str:
     )
 
 
-def _limits_section(architecture: Mapping[str, Any]) -> str:
+def _limits_section(architecture: Mapping[str, Any], objective: Mapping[str, Any]) -> str:
+    seen = "Only canonical SMILES were seen: under the policy `none` other spellings of a molecule give other vectors."
+    if objective.get("encoder_input") == "random_smiles":
+        share = percent(objective.get("random_share", 1.0))
+        seen = f"Of {share} of the molecules the encoder read a random SMILES: other spellings give similar vectors."
     return (
         "## Limits\n\n"
         f"- Molecules of more than {architecture['max_tokens']} tokens, or with tokens outside the vocabulary (rare "
@@ -244,7 +264,7 @@ def _limits_section(architecture: Mapping[str, Any]) -> str:
         "- Random splits flatter: expect less on new scaffolds. Fingerprints, descriptors and supervised graph nets "
         "are stronger on some of these sets; compare before you choose.\n"
         "- A decoded SMILES may be invalid or another molecule than the one encoded: see the scores.\n"
-        "- Only canonical SMILES were seen: under the policy `none` other spellings of a molecule give other vectors.\n"
+        f"- {seen}\n"
         "- Research use. Nothing here is a measured property, and nothing should be made or taken because of it."
     )
 
