@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from benchmark_scripts import importing
+from tiny import SMILES, tiny_model, tiny_tokenizer
 
 pytest.importorskip("sklearn", reason="needs the `benchmark` extra")
 from molcmim.moleculenet.report_data import Score, read_scores
+from molcmim.moleculenet.types import Dataset
+from molcmim.pretrained import save_pretrained
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def standings() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("standings", ROOT / "benchmarks" / "flagship" / "standings.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def scripts(monkeypatch: pytest.MonkeyPatch):
+    with importing(monkeypatch, ROOT / "benchmarks" / "flagship", ROOT / "benchmarks" / "recipe") as load:
+        yield load
+
+
+@pytest.fixture
+def standings(scripts) -> ModuleType:
+    return scripts("standings")
+
+
+@pytest.fixture
+def curve(scripts) -> ModuleType:
+    return scripts("curve")
 
 
 def rows(standings: ModuleType) -> list[Score]:
@@ -61,3 +74,46 @@ def test_means_are_those_of_the_runner(standings):
     expected = dict(zip(table.features, standardised_scores(table.scores.mean(axis=2), True), strict=True))
     assert len(found) >= 15 and found == pytest.approx(expected)
     assert np.isfinite(table.scores).all()
+
+
+# ------------------------------------------------------------------------------------------ score against computing
+
+
+def test_a_model_that_scores_like_a_committed_one_stands_where_that_one_stands(curve, standings):
+    committed = curve.collect(read_scores(curve.COMMITTED / "results.csv"), curve.PROTOCOL, curve.HEAD)
+    expected = {row["features"]: row["standardised"] for row in standings.standings(committed, "molcmim-tiny:both")}
+    for name in ("molcmim-tiny:both", "minimol", "floor"):
+        means = committed.scores.mean(axis=2)[:, committed.features.index(name)]
+        assert curve.standardised(dict(zip(curve.SETS, means, strict=True)), committed) == pytest.approx(expected[name])
+
+
+def test_the_curve_adds_up_legs_and_measures_each_model_once(curve, scripts, tmp_path, monkeypatch):
+    facts = {"step": 7, "flops": 2e12, "molecules": 900, "seconds": 5.0}
+    numbers = {"reconstruction_nats": 3.5, "token_accuracy": 0.9, "exact_reconstruction": 0.25}
+    tokenizer, made, measured = tiny_tokenizer(), [], []
+    for n, earlier in enumerate(([], [{"model_id": "x", **facts}])):
+        training = {**facts, "validation": numbers} | ({"earlier_legs": earlier} if earlier else {})
+        model, scales = tiny_model(tokenizer.vocab_size, seed=n), {"latent": 1.0, "informative": 1.0}
+        words = {"objective": {"name": "cmim"}, "training": training, "scales": scales}
+        made.append(save_pretrained(tmp_path / f"m{n}", model, tokenizer, **words))
+    assert curve.spent(training) == {"flops": 4e12, "molecules": 1800, "seconds": 10.0}
+
+    def few(name: str, folder: Path) -> Dataset:
+        measured.append(name)
+        draw, smiles = np.random.RandomState(0), SMILES * 10
+        y = draw.rand(len(smiles), 1) if curve.SETS[name] == "rmse" else draw.randint(0, 2, (len(smiles), 1)) * 1.0
+        task = "regression" if curve.SETS[name] == "rmse" else "classification"
+        return scripts("development").make_dataset(name, task, ["y"], smiles, y)
+
+    monkeypatch.setenv("MOLCMIM_DATA", str(tmp_path))
+    monkeypatch.setattr(curve, "load_dataset", few)
+    monkeypatch.setattr(sys, "argv", ["curve.py", "--name", "one", *map(str, made), "--out", str(tmp_path)])
+    curve.main()
+    curve.main()
+    assert len(measured) == 2 * 5, "the second call measures nothing"
+    records = json.loads((tmp_path / "curve.json").read_text())
+    assert [(r["leg"], r["flops"]) for r in records] == [(1, 2e12), (2, 4e12)]
+    assert all(-2 < r["scores"]["both"]["esol"] < 0 < r["scores"]["both"]["bace"] < 1 for r in records)
+    table = (tmp_path / "curve.md").read_text().splitlines()
+    assert table[4].startswith("| one | 1 | 2 | 1 | 3.50 | 25.0 % | latent | ") and "| one | 2 | 4 | 2 |" in table[6]
+    assert (tmp_path / "curve.png").stat().st_size > 5000
