@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from molcmim.corpus_chem import PROPERTY_SETS
 from molcmim.model import CMIM
 from molcmim.train_config import TrainConfig
 
@@ -16,7 +17,10 @@ CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.ya
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_configuration_loads(path: Path) -> None:
     config = TrainConfig.from_yaml(path)
-    parameters = sum(p.numel() for p in CMIM(replace(config.model, vocab_size=244)).parameters())
+    size = {"same": 244, "atoms": 576}[config.model.encoder_tokens]  # of molcmim-tiny's vocabulary, and molcmim-base's
+    n_properties = len(PROPERTY_SETS["wide"]) if config.objective.properties else 0
+    architecture = replace(config.model, vocab_size=size, n_properties=n_properties)
+    parameters = sum(p.numel() for p in CMIM(architecture, [[i] for i in range(size)]).parameters())
     assert f"{parameters / 1e6:.1f} M parameters" in path.read_text()
     assert TrainConfig.from_dict(config.to_dict()) == config
 
