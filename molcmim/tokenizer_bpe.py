@@ -1,19 +1,17 @@
-"""Byte-pair tokens over atom-level SMILES tokens. The `tokenizers` package is imported where it is used."""
+"""Byte-pair tokens over atom-level SMILES tokens. Learning them needs the `tokenizers` package, using them does not."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from itertools import pairwise
+from typing import Any, ClassVar, Self
 
 from .tokenizer_base import SPECIALS, Tokenizer, UnknownToken, check_header, vocab_from_counts
 from .tokenizer_smiles import BASE_TOKENS, TOKEN_PATTERN, split_smiles
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer as Backend
-
-_FIRST_PRIVATE = 0xE000  # Unicode's private-use area: 6400 characters that no SMILES contains
+_FIRST_PRIVATE = 0xE000  # Unicode's private-use area: 6400 characters, one for each atom where merges are learned
 _MAX_ATOMS = 6400
 
 
@@ -21,9 +19,9 @@ class BpeTokenizer(Tokenizer):
     """Frequent runs of atom-level tokens joined into one token (byte-pair encoding, Sennrich et al. 2016,
     arXiv:1508.07909; on SMILES: Li and Fourches 2021, doi:10.1021/acs.jcim.0c01127).
 
-    Merges are learned over atom-level tokens, each written as one private-use character for the `tokenizers`
-    library, so a bracket atom is never cut. Every atom-level token keeps its own id: a molecule without any
-    merge still encodes, and one with an atom token outside the vocabulary raises rather than losing it.
+    Merges are learned over atom-level tokens, so a bracket atom is never cut. Every atom-level token keeps its own
+    id: a molecule without any merge still encodes, and one with an atom outside the vocabulary raises rather than
+    losing it.
 
     Parameters
     ----------
@@ -56,9 +54,11 @@ class BpeTokenizer(Tokenizer):
         for atom in self.atoms:
             if not TOKEN_PATTERN.fullmatch(atom):
                 raise ValueError(f"atoms: expected SMILES tokens, got {atom!r}")
-        self._characters = {atom: chr(_FIRST_PRIVATE + i) for i, atom in enumerate(self.atoms)}
         self._lengths = [len(ids) for ids in self.parts()]
-        self._backend: Backend | None = None
+        ids = self._ids
+        joined = [(ids[left], ids[right], ids[left + right]) for left, right in self.merges]
+        self._joined = joined  # (left, right, both), first learned first
+        self._rank = {(left, right): rank for rank, (left, right, _) in reversed([*enumerate(joined)])}
 
     def encode(self, smiles: str) -> list[int]:
         """Token ids of one SMILES, without special tokens.
@@ -68,17 +68,14 @@ class BpeTokenizer(Tokenizer):
         UnknownToken
             If a part of the text is no SMILES token, or an atom-level token that is not in the vocabulary.
         """
-        atoms = split_smiles(smiles)
-        if not atoms:
-            return []
         try:
-            # Checked here: the library leaves out, without a word, characters that it has no entry for.
-            text = "".join([self._characters[atom] for atom in atoms])
+            ids = [self._ids[atom] for atom in split_smiles(smiles)]
         except KeyError as error:
             raise UnknownToken(error.args[0], smiles, "not in the vocabulary") from None
-        if self._backend is None:
-            self._backend = self._make_backend()
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+        last = len(self._joined)  # of what has no merge
+        while (rank := min((self._rank.get(pair, last) for pair in pairwise(ids)), default=last)) < last:
+            ids = _join(ids, *self._joined[rank])
+        return ids
 
     def length(self, ids: Sequence[int]) -> int:
         return sum(map(self._lengths.__getitem__, ids))
@@ -86,16 +83,6 @@ class BpeTokenizer(Tokenizer):
     def parts(self) -> list[list[int]]:
         own = [[i] for i in range(len(SPECIALS))]
         return own + [[self._ids[atom] for atom in split_smiles(token)] for token in self.vocab[len(SPECIALS) :]]
-
-    def _make_backend(self) -> Backend:
-        """The `tokenizers` object for this vocabulary, with the same ids."""
-        from tokenizers import Tokenizer as Backend
-        from tokenizers.models import BPE
-
-        written = {token: "".join(self._characters[a] for a in split_smiles(token)) for token in self._ids}
-        vocab = {written[token]: i for token, i in self._ids.items()}
-        merges = [(written[left], written[right]) for left, right in self.merges]
-        return Backend(BPE(vocab=vocab, merges=merges))
 
     @classmethod
     def train(
@@ -151,6 +138,17 @@ class BpeTokenizer(Tokenizer):
         if tokenizer.vocab != data["vocab"]:
             raise ValueError("vocabulary vocab: expected special tokens, atoms, merged tokens")
         return tokenizer
+
+
+def _join(ids: list[int], left: int, right: int, both: int) -> list[int]:
+    """Each `left` that a `right` follows becomes `both`, from the left."""
+    joined: list[int] = []
+    for i in ids:
+        if i == right and joined and joined[-1] == left:
+            joined[-1] = both
+        else:
+            joined.append(i)
+    return joined
 
 
 def _checked_pair(pair: object) -> tuple[str, str]:

@@ -80,6 +80,17 @@ def test_bpe_equals_the_definition(bpe: BpeTokenizer, text: str) -> None:
     assert bpe.decode(ids) == text
 
 
+def test_bpe_is_used_without_the_package_that_learns_it(
+    bpe: BpeTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [bpe.encode(smiles) for smiles in SMILES]
+    bpe.save(tmp_path / "vocab.json")
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    assert [tk.load_tokenizer(tmp_path / "vocab.json").encode(smiles) for smiles in SMILES] == expected
+    with pytest.raises(ImportError):
+        BpeTokenizer.train(SMILES, 220)
+
+
 def test_bpe_training_is_deterministic_across_processes(bpe: BpeTokenizer) -> None:
     code = (
         "import json, sys; from molcmim.tokenizer import BpeTokenizer;"
