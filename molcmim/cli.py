@@ -162,6 +162,7 @@ def info(
     tokenizer = files.read_tokenizer(directory, config)
     weights = files.read_file(directory, config, files.WEIGHTS)
     architecture = config["architecture"]
+    split = architecture.get("encoder_tokens", "same") == "atoms"
     facts = {
         "name": config["name"],
         "model id": files.model_id(config),
@@ -169,9 +170,9 @@ def info(
         "parameters": f"{config['parameters']:,}" if isinstance(config.get("parameters"), int) else "?",
         "weights": f"{len(weights) / 1e6:.1f} MB",
         "objective": config["objective"]["name"],
-        "encoder": architecture.get("encoder"),
+        "encoder": f"{architecture.get('encoder')}{', reads atom-level tokens' * split}",
         "embedding": f"latent {architecture.get('latent')}, informative {architecture.get('width')}",
-        "longest molecule": f"{architecture.get('max_tokens')} tokens",
+        "longest molecule": f"{architecture.get('max_tokens')} tokens{', atom-level ones' * split}",
         "tokenizer": f"{tokenizer.kind}, {tokenizer.vocab_size} tokens, {tokenizer.fingerprint}",
         "policy": config["policy"],
         "format": config["format_version"],

@@ -147,7 +147,7 @@ def check_file(
         for chunk, prepared in prepared_chunks(reader, policy, workers):
             rows = tokenize_prepared(prepared, tokenizer, max_tokens)
             for i, (tokens, status, piece) in enumerate(zip(rows.tokens, rows.status, rows.unknown, strict=True)):
-                longest = max(longest, len(tokens or ()))
+                longest = max(longest, tokenizer.length(tokens or ()))
                 if piece is not None:
                     unknown[piece] += 1
                 found = first.setdefault(status.value, [])

@@ -13,8 +13,10 @@ import torch
 from tiny import tiny_model
 from tokenizer_examples import SMILES
 from training import small_config, small_corpus
+from typer.testing import CliRunner
 
 from molcmim import MolCMIM, Status
+from molcmim.cli import app
 from molcmim.corpus import TokenStore
 from molcmim.embed import EmbedOptions, embed_tokens, score_tokens
 from molcmim.flops import count_flops
@@ -104,6 +106,17 @@ def test_limits_count_atom_level_tokens(tokenizer: BpeTokenizer, network: CMIM) 
     assert len(tokenizer.encode(smiles[1])) <= 8
     with pytest.raises(ValueError, match=r"expected at most 200 tokens, got 208 in row 1"):
         embed_tokens(network, [tokenizer.encode("CCO"), tokenizer.encode("c1ccccc1" * 26)])
+
+
+def test_check_and_info_count_what_the_limit_counts(tokenizer: BpeTokenizer, network: CMIM, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path / "vocab.json")
+    (tmp_path / "a.smi").write_text("c1ccccc1\nCCO\n")
+    run = CliRunner().invoke(app, ["check", str(tmp_path / "a.smi"), "--vocab", str(tmp_path / "vocab.json")])
+    assert run.exit_code == 0 and "longest molecule: 8 tokens (limit 200)" in run.output
+    words = {"objective": {"name": "cmim"}, "training": {}, "scales": SCALES}
+    save_pretrained(tmp_path / "m", network, tokenizer, **words)
+    run = CliRunner().invoke(app, ["info", str(tmp_path / "m")])
+    assert "transformer, reads atom-level tokens" in run.output and "200 tokens, atom-level ones" in run.output
 
 
 def test_checkpoints_come_back(tokenizer: BpeTokenizer, network: CMIM, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     like = MolCMIM.from_pretrained(given.like, device="cpu")
     small = {"width": given.width, "heads": 1, "mlp_width": given.width, "encoder_layers": 1, "decoder_layers": 1}
     torch.manual_seed(given.seed)
-    model = CMIM(replace(like.network.config, **small)).eval()
+    model = CMIM(replace(like.network.config, **small), like.tokenizer.parts()).eval()
     scales = {"latent": 1.0, "informative": 1.0}
     facts = {"objective": {"name": "cmim"}, "training": {"molecules": 0}, "scales": scales}
     given.directory.parent.mkdir(parents=True, exist_ok=True)

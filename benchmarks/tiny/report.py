@@ -180,13 +180,15 @@ def card_text(config: Mapping[str, Any], results: Mapping[str, Any], notes: str 
         Markdown: how the recipe was chosen.
     """
     architecture, objective = config["architecture"], config["objective"]
+    split = architecture.get("encoder_tokens", "same") == "atoms"
+    reads = "; the encoder reads the atom-level tokens that they join, which is what the limit counts" if split else ""
     sections = [
         f"# {config['name']}",
         f"A contrastive Mutual Information Machine for molecules (SMILES), {config['parameters'] / 1e6:.1f} M "
         f"parameters: {architecture['encoder_layers']} {architecture['encoder']} encoder and "
         f"{architecture['decoder_layers']} decoder layers of width {architecture['width']}, latent "
         f"{architecture['latent']}, at most {architecture['max_tokens']} tokens of {architecture['vocab_size']} "
-        f"(`{config['tokenizer']['kind']}`). Objective `{objective['name']}`, tau {objective['tau']}, `"
+        f"(`{config['tokenizer']['kind']}`{reads}). Objective `{objective['name']}`, tau {objective['tau']}, `"
         f"{objective['scaling']}`, log sigma >= {architecture['log_sigma_floor']}; "
         f"{'with' if objective.get('properties') else 'without'} the descriptor factor. Weights id "
         f"`{results['model']['id']}`.",
