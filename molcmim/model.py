@@ -264,6 +264,7 @@ class TokenParts(nn.Module):
         """T' for rows of up to `longest` parts."""
         return max(longest, min(-(-longest // multiple) * multiple, self.limit))
 
+    @torch.compiler.disable  # the length is known only to the data
     def forward(self, tokens: Tensor, multiple: int = PARTS_MULTIPLE) -> Tensor:
         """(B, T) ids padded with 0 -> (B, T') ids of the parts in order; T' is a multiple of `multiple`, or `limit`."""
         parts = self.table[tokens].flatten(1)  # (B, T K)
