@@ -31,11 +31,13 @@ def sample(source: str) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+")
-    parser.add_argument("--atoms", type=Path, default=CHECKPOINTS / "molcmim-tiny" / "vocab.json")
+    tiny = CHECKPOINTS / "molcmim-tiny" / "vocab.json"
+    parser.add_argument("--atoms", type=Path, default=tiny, help="vocabulary that has them")
     parser.add_argument("--size", type=int, required=True, help="tokens, special and atom-level ones included")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    atoms = load_tokenizer(arguments.atoms).vocab[len(SPECIALS) :]
+    given = load_tokenizer(arguments.atoms)
+    atoms = given.atoms if isinstance(given, BpeTokenizer) else given.vocab[len(SPECIALS) :]
     texts = [line for source in arguments.sources for line in sample(source)]
     tokenizer = BpeTokenizer.train(texts, arguments.size, atoms=atoms)
     tokenizer.save(arguments.out)
