@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from benchmark_scripts import importing
 from tiny import SMILES, tiny_model, tiny_tokenizer
+from training import small_smiles
 
 pytest.importorskip("sklearn", reason="needs the `benchmark` extra")
 from molcmim.moleculenet.report_data import Score, read_scores
 from molcmim.moleculenet.types import Dataset
 from molcmim.pretrained import save_pretrained
+from molcmim.tokenizer import BpeTokenizer, SmilesTokenizer, load_tokenizer
 
 ROOT = Path(__file__).parents[1]
 
@@ -117,3 +119,31 @@ def test_the_curve_adds_up_legs_and_measures_each_model_once(curve, scripts, tmp
     table = (tmp_path / "curve.md").read_text().splitlines()
     assert table[4].startswith("| one | 1 | 2 | 1 | 3.50 | 25.0 % | latent | ") and "| one | 2 | 4 | 2 |" in table[6]
     assert (tmp_path / "curve.png").stat().st_size > 5000
+
+
+# ------------------------------------------------------------------------------------------ vocabulary
+
+
+def test_a_vocabulary_of_given_atoms_and_learned_merges(scripts, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("tokenizers")
+    vocabulary, molecules = scripts("vocabulary"), small_smiles(400)
+    (tmp_path / "a.smi").write_text("".join(f"{text}\n" for text in molecules[:300]))
+    (tmp_path / "b.smi").write_text("".join(f"{text}\n" for text in molecules[300:]))
+    atoms = SmilesTokenizer.train([*molecules, "[U+6]"])
+    atoms.save(tmp_path / "atoms.json")
+
+    def make(atoms: str, size: int, out: str) -> BpeTokenizer:
+        files = [f"{tmp_path / 'a.smi'}=0.5", str(tmp_path / "b.smi"), "--atoms", str(tmp_path / atoms)]
+        words = ["vocabulary.py", *files, "--size", str(size), "--out", str(tmp_path / out)]
+        monkeypatch.setattr(sys, "argv", words)
+        vocabulary.main()
+        return load_tokenizer(tmp_path / out)
+
+    size = atoms.vocab_size + 40
+    first = make("atoms.json", size, "first.json")
+    assert first.atoms == atoms.vocab[4:] and first.vocab_size == size
+    assert f"{size} tokens, {atoms.vocab_size - 4} of them atom-level" in capsys.readouterr().out
+    assert first.decode(first.encode("[U+6].c1ccccc1C")) == "[U+6].c1ccccc1C"
+    second = make("first.json", size + 10, "second.json")
+    assert second.atoms == first.atoms and second.merges[:40] == first.merges
+    assert 100 < len(vocabulary.sample(f"{tmp_path / 'a.smi'}=0.5")) < 200
