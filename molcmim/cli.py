@@ -172,7 +172,7 @@ def info(
         "objective": config["objective"]["name"],
         "encoder": f"{architecture.get('encoder')}{', reads atom-level tokens' * split}",
         "embedding": f"latent {architecture.get('latent')}, informative {architecture.get('width')}",
-        "longest molecule": f"{architecture.get('max_tokens')} tokens{', atom-level ones' * split}",
+        "longest molecule": f"{architecture.get('max_tokens')} tokens{', atom-level ones' * (tokenizer.kind == 'bpe')}",
         "tokenizer": f"{tokenizer.kind}, {tokenizer.vocab_size} tokens, {tokenizer.fingerprint}",
         "policy": config["policy"],
         "format": config["format_version"],

@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -52,6 +52,7 @@ __all__ = [
 
 FORMAT_VERSION = 2  #: 1 stored descriptors as float16; such corpora are read as well
 SPLITS = ("train", "valid")
+SUMMED_ROWS = 100_000  #: rows whose tokens `TokenStore.summed` looks up at once
 
 IntArray = npt.NDArray[np.int64]
 
@@ -88,7 +89,7 @@ class CorpusInfo:
     n_train, n_valid
         Rows in each split.
     max_tokens
-        Longest row allowed, in tokens without special tokens.
+        Longest row allowed, in tokens without special tokens (`Tokenizer.length`).
     policy
         How the SMILES were prepared: ``none``, ``canonical`` or ``parent``.
     valid_fraction
@@ -234,8 +235,17 @@ class TokenStore:
 
     def summed(self, table: npt.ArrayLike) -> IntArray:
         """(V,) whole numbers -> their sum over the tokens of each row (n,)."""
-        before = np.concatenate(([0], np.cumsum(np.asarray(table)[self._main.tokens], dtype=np.int64)))
-        return np.diff(before[self._main.offsets])
+        numbers, offsets = np.asarray(table, dtype=np.int64), self._main.offsets
+        sums = np.empty(len(self), dtype=np.int64)
+        for start in range(0, len(self), SUMMED_ROWS):
+            part = offsets[start : start + SUMMED_ROWS + 1]  # where the rows begin, and where the last one ends
+            values = numbers[self._main.tokens[part[0] : part[-1]]]
+            sums[start : start + SUMMED_ROWS] = np.diff(np.append(0, np.cumsum(values))[part - part[0]])
+        return sums
+
+    def encoder_lengths(self, parts: Sequence[int] | None) -> IntArray:
+        """Tokens that an encoder reads of each row (n,): each stands for `parts[id]` of them, or (None) for one."""
+        return self.lengths if parts is None else self.summed(parts)
 
     def rows(self, indices: npt.ArrayLike) -> list[npt.NDArray[Any]]:
         """Token ids of each row, as a list of 1-D arrays (views into the file)."""

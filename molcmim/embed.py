@@ -100,12 +100,13 @@ def _batches(
     if options.batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {options.batch_size}")
     longest = model.config.max_tokens
-    for position, row in enumerate(rows):
-        length = _size(model, row, exact=False).encoder
-        if length > longest:
-            raise ValueError(f"rows: expected at most {longest} tokens, got {length} in row {position}")
+    sizes = [_Size(len(row) if model.parts is None else model.parts.n_parts(row), len(row)) for row in rows]
+    for position, size in enumerate(sizes):
+        if size.encoder > longest:
+            raise ValueError(f"rows: expected at most {longest} tokens, got {size.encoder} in row {position}")
+    if options.exact:
+        sizes = [_Size(*(_exact_length(n, longest) for n in size)) for size in sizes]
     device = model.embedding.weight.device
-    sizes = [_size(model, row, options.exact) for row in rows]
     order = sorted(range(len(rows)), key=sizes.__getitem__)
     chosen: list[int] = []
     for i in order:
@@ -123,18 +124,10 @@ def _batches(
 
 
 class _Size(NamedTuple):
-    """Tokens of a row, without <eos> and <bos>, that the encoder and the decoder read; in exact mode padding counts."""
+    """Tokens of a row, without <eos> and <bos>, that encoder and decoder read; in exact mode padding counts."""
 
     encoder: int
     decoder: int
-
-
-def _size(model: CMIM, row: Sequence[int], exact: bool) -> _Size:
-    encoder = len(row) if model.parts is None else model.parts.n_parts(row)
-    if not exact:
-        return _Size(encoder, len(row))
-    longest = model.config.max_tokens
-    return _Size(_exact_length(encoder, longest), _exact_length(len(row), longest))
 
 
 def _exact_length(n_tokens: int, max_tokens: int) -> int:

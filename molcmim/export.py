@@ -37,7 +37,8 @@ def export_model(
 ) -> None:
     """Write the model as it is into a pretrained directory (see `molcmim.pretrained`)."""
     rows = validation_rows(valid, SCALE_MOLECULES)
-    rows = rows[valid.lengths[rows] <= model.config.max_tokens]
+    lengths = valid.encoder_lengths(model.parts.counts if model.parts else None)
+    rows = rows[lengths[rows] <= model.config.max_tokens]
     scales = fit_scales(model, [row.tolist() for row in valid.rows(rows)], objective=config.objective.name)
     training = {
         **asdict(counters),

@@ -55,7 +55,7 @@ class ModelConfig:
     memory
         Number of key/value slots M into which the decoder unfolds z; every decoder layer attends to them.
     max_tokens
-        Longest molecule, in tokens without <bos> and <eos> (those of the encoder, where it reads others).
+        Longest molecule, in tokens without <bos> and <eos>; of byte-pair tokens the atom-level ones count.
     n_properties
         Number of descriptors predicted from z (0: no such head).
     encoder_tokens
@@ -248,6 +248,7 @@ class TokenParts(nn.Module):
         self.register_buffer("table", table, persistent=False)
         self.register_buffer("count", (table != PAD).sum(1), persistent=False)  # (V,)
         self.counts = [len(ids) for ids in parts]  # of ids other than <pad>
+        self.dynamic = False  # tells torch.compile that T' varies
 
     table: Tensor
     count: Tensor
@@ -271,7 +272,10 @@ class TokenParts(nn.Module):
         order = (parts == PAD).to(torch.uint8).argsort(dim=1, stable=True)  # the parts first, as they come
         length = self.padded(int(self.lengths(tokens).max()), multiple)
         parts = parts.gather(1, order[:, :length])
-        return F.pad(parts, (0, length - parts.shape[1]), value=PAD)
+        parts = F.pad(parts, (0, length - parts.shape[1]), value=PAD)
+        if self.dynamic:
+            torch._dynamo.mark_dynamic(parts, 1)
+        return parts
 
 
 class Encoder(nn.Module):

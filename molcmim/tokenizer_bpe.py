@@ -56,9 +56,9 @@ class BpeTokenizer(Tokenizer):
                 raise ValueError(f"atoms: expected SMILES tokens, got {atom!r}")
         self._lengths = [len(ids) for ids in self.parts()]
         ids = self._ids
-        joined = [(ids[left], ids[right], ids[left + right]) for left, right in self.merges]
-        self._joined = joined  # (left, right, both), first learned first
-        self._rank = {(left, right): rank for rank, (left, right, _) in reversed([*enumerate(joined)])}
+        self._joined = [ids[left + right] for left, right in self.merges]  # first learned first
+        pairs = [(ids[left], ids[right]) for left, right in self.merges]
+        self._rank = {pair: rank for rank, pair in reversed([*enumerate(pairs)])}
 
     def encode(self, smiles: str) -> list[int]:
         """Token ids of one SMILES, without special tokens.
@@ -72,9 +72,21 @@ class BpeTokenizer(Tokenizer):
             ids = [self._ids[atom] for atom in split_smiles(smiles)]
         except KeyError as error:
             raise UnknownToken(error.args[0], smiles, "not in the vocabulary") from None
-        last = len(self._joined)  # of what has no merge
-        while (rank := min((self._rank.get(pair, last) for pair in pairwise(ids)), default=last)) < last:
-            ids = _join(ids, *self._joined[rank])
+        rank_of, last = self._rank.get, len(self._joined)  # last: of a pair that has no merge
+        ranks = [rank_of(pair, last) for pair in pairwise(ids)]
+        while (rank := min(ranks, default=last)) < last:
+            i = ranks.index(rank)
+            while True:  # each place of this pair, from the left; only its neighbours' ranks change
+                ids[i : i + 2] = [self._joined[rank]]
+                del ranks[i]
+                if i:
+                    ranks[i - 1] = rank_of((ids[i - 1], ids[i]), last)
+                if i < len(ranks):
+                    ranks[i] = rank_of((ids[i], ids[i + 1]), last)
+                try:
+                    i = ranks.index(rank, i + 1)
+                except ValueError:
+                    break
         return ids
 
     def length(self, ids: Sequence[int]) -> int:
@@ -138,17 +150,6 @@ class BpeTokenizer(Tokenizer):
         if tokenizer.vocab != data["vocab"]:
             raise ValueError("vocabulary vocab: expected special tokens, atoms, merged tokens")
         return tokenizer
-
-
-def _join(ids: list[int], left: int, right: int, both: int) -> list[int]:
-    """Each `left` that a `right` follows becomes `both`, from the left."""
-    joined: list[int] = []
-    for i in ids:
-        if i == right and joined and joined[-1] == left:
-            joined[-1] = both
-        else:
-            joined.append(i)
-    return joined
 
 
 def _checked_pair(pair: object) -> tuple[str, str]:

@@ -32,7 +32,7 @@ from molcmim.flops import count_flops
 from molcmim.model import CMIM
 from molcmim.objective import Batch, ObjectiveConfig
 from molcmim.stop_request import StopRequest
-from molcmim.tokenizer import Tokenizer, load_tokenizer
+from molcmim.tokenizer import PAD, Tokenizer, load_tokenizer
 from molcmim.train_batches import Batches, draw_noise, make_batch, to_device
 from molcmim.train_config import TrainConfig
 from molcmim.train_report import Reporter, StepResult
@@ -75,10 +75,11 @@ class Run:
         unknown = sorted(set(config.source_weights) - {source.name for source in self.info.sources})
         if unknown:
             raise ValueError(f"source_weights: the corpus has no sources {unknown}")
-        parts = self.tokenizer.parts()
-        split = model_config.encoder_tokens == "atoms"  # then the encoder has most of the work
+        torch.manual_seed(config.seed)
+        self.model = CMIM(model_config, self.tokenizer.parts()).to(self.device)
+        self.part_counts = torch.tensor(self.model.parts.counts) if self.model.parts else None  # (V,), on the CPU
         self.sampler = BucketSampler(
-            self.store.summed([len(ids) for ids in parts]) if split else self.store.lengths,
+            self.store.encoder_lengths(self.model.parts.counts if self.model.parts else None),
             self.store.source,
             weights,
             config.batch_size,
@@ -88,8 +89,6 @@ class Run:
             self.rank,
             model_config.max_tokens,
         )
-        torch.manual_seed(config.seed)
-        self.model = CMIM(model_config, parts).to(self.device)
         self.earlier: list[dict[str, Any]] = []  # what the weights that the run starts from cost
         if config.init_from is not None:
             self.earlier = start_from(self.model, config.init_from, self.tokenizer)
@@ -136,6 +135,7 @@ class Run:
             dist.broadcast(shared, 0)
             factor = float(shared)
         batch = draw_noise(batch, self.model, config.seed, self.rank, counters.step, config.objective)
+        flops = self.flops(batch)
         batch = to_device(batch, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss, factors = self.objective(self.mark_lengths(batch))
@@ -150,13 +150,15 @@ class Run:
         counters.step += 1
         counters.batch += 1
         counters.molecules += batch.tokens.shape[0] * self.world_size
-        counters.flops += 3 * self.flops(batch) * len(batch.tokens) * self.world_size
+        counters.flops += 3 * flops * len(batch.tokens) * self.world_size
         return StepResult(counters.step, loss.detach(), factors, norm)
 
     def flops(self, batch: Batch) -> float:
-        """Matrix-product FLOPs of a forward pass of one molecule of this batch, reading canonical SMILES."""
-        parts = self.model.parts
-        encoder_tokens = None if parts is None else parts.padded(int(parts.lengths(batch.tokens).max()) + 1)
+        """Matrix-product FLOPs of a forward pass of one molecule of this batch (still on the CPU), read canonically."""
+        encoder_tokens = None
+        if self.model.parts is not None and self.part_counts is not None:
+            longest = int((self.part_counts[batch.tokens] * (batch.tokens != PAD)).sum(1).max())
+            encoder_tokens = self.model.parts.padded(longest + 1)
         return count_flops(self.model.config, batch.tokens.shape[1] + 1, encoder_tokens)
 
     def warm_up(self) -> None:
@@ -173,6 +175,8 @@ class Run:
     def mark_lengths(self, batch: Batch) -> Batch:
         """Tell the compiler that T varies, so that it compiles once and not once a length."""
         if self.config.compile:
+            if self.model.parts is not None:
+                self.model.parts.dynamic = True
             for x in (batch.tokens, batch.random_tokens, batch.mask_score, batch.drop_score):
                 if x is not None:
                     torch._dynamo.mark_dynamic(x, 1)
@@ -243,7 +247,7 @@ def start_from(model: CMIM, name_or_dir: str, tokenizer: Tokenizer) -> list[dict
         raise ValueError(f"init_from: {name_or_dir} has another architecture (its value, this run's): {different}")
     model.load_state_dict(loaded.model.state_dict())
     training = loaded.config["training"]
-    leg = {name: training.get(name) for name in ("step", "molecules", "seconds", "flops")}
+    leg = {name: training.get(name, 0) for name in ("step", "molecules", "seconds", "flops")}
     return [*training.get("earlier_legs", []), {"model_id": loaded.model_id, **leg}]
 
 

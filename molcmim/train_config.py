@@ -130,7 +130,8 @@ class TrainConfig:
     batch_size
         Molecules a step on each process.
     bucket_width
-        Molecules of a batch are padded to a multiple of this many tokens.
+        Molecules of a batch are padded to a multiple of this many tokens (with ``encoder_tokens: atoms`` they are only
+        sorted by it: the encoder's are padded to a multiple of 4, the decoder's to the longest).
     source_weights
         Expected passes an epoch of corpus sources by name; overrides those stored in the corpus.
     ema_decay

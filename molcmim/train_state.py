@@ -37,7 +37,7 @@ class Counters:
     molecules: int = 0  #: passes so far, all ranks
     seconds: float = 0.0
     cpu_seconds: float = 0.0  #: CPU time of this process, all its threads
-    flops: float = 0.0  #: matrix-product FLOPs so far, all ranks
+    flops: float = 0.0  #: matrix-product FLOPs so far: those of rank 0's batches, times the ranks
 
     @property
     def spent(self) -> tuple[int, float, float, float]:

@@ -41,7 +41,8 @@ def validate(model: CMIM, store: TokenStore, config: TrainConfig, tokenizer: Tok
     # other processes don't take part
     wants = replace(config.objective, gather_negatives=False, decoder_dropout=0.0)
     rows = validation_rows(store, config.validate_molecules)
-    rows = rows[store.lengths[rows] <= model.config.max_tokens]
+    lengths = store.encoder_lengths(model.parts.counts if model.parts else None)
+    rows = rows[lengths[rows] <= model.config.max_tokens]
     if not len(rows):
         return {}
     totals: dict[str, float] = {}

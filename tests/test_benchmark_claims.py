@@ -14,6 +14,7 @@ from benchmark_scripts import importing
 from training import small_corpus
 
 pytest.importorskip("sklearn", reason="needs the `benchmark` extra")
+from molcmim import MolCMIM
 from molcmim.objective import FACTORS, ObjectiveConfig
 
 ROOT = Path(__file__).parents[1]
@@ -214,7 +215,12 @@ def test_batch_sizes_on_molecules_are_tuned_and_reported(scripts, tmp_path, monk
     monkeypatch.setattr(batch, "RATES", (1e-3, 3e-3))
     monkeypatch.setattr(batch, "BATCHES", (4, 32))
     monkeypatch.setattr(batch, "OBJECTIVES", ("cmim", "infonce"))
-    monkeypatch.setattr(batch, "probe_score", lambda model, corpus: len(model.objective) / model.network.config.latent)
+
+    def probe(model: MolCMIM, corpus: Path) -> float:  # cMIM is better at the higher rate, InfoNCE at the lower one
+        rate = model.config["training"]["optimizer"]["lr"]
+        return rate if model.objective == "cmim" else -rate
+
+    monkeypatch.setattr(batch, "probe_score", probe)
     scored = [{"set": "esol", "kind": "latent", "head": "svm", "metric": "r2", "mean": 0.5}]
     monkeypatch.setattr(batch, "score_sets", lambda model, sets, heads: scored)
     monkeypatch.setattr(batch, "geometry", lambda model, corpus: {"effective_rank": 3.0})
@@ -222,8 +228,11 @@ def test_batch_sizes_on_molecules_are_tuned_and_reported(scripts, tmp_path, monk
     batch.main()
     lines = cells.read(out)
     assert len(lines) == 2 * 2 * (2 + 2)
-    rates = {line["cell"]["batch"]: line["cell"]["lr"] for line in lines if line["cell"]["seed"]}
-    assert rates == {4: pytest.approx(1e-3 * 32**-0.5, abs=1e-6), 32: pytest.approx(5e-4)}
+    finals = [line["cell"] for line in lines if line["cell"]["seed"]]
+    rates = {(cell["objective"], cell["batch"]): cell["lr"] for cell in finals}
+    low = {4: 1e-3 * 32**-0.5, 32: 5e-4}
+    expected = {(name, b): low[b] * (3 if name == "cmim" else 1) for name in ("cmim", "infonce") for b in (4, 32)}
+    assert rates == pytest.approx(expected, abs=1e-6)
     losses = {line["cell"]["objective"]: line["result"]["loss"] for line in lines}
     assert losses["cmim"] != losses["infonce"] > 0
     report = scripts("report")
@@ -241,6 +250,16 @@ def test_a_run_that_diverges_is_a_result(scripts, tmp_path, monkeypatch):
         raise FloatingPointError("loss is nan at step 3")
 
     monkeypatch.setattr(batch, "run", diverge)
-    result = batch.measure({"objective": "cmim", "batch": 4, "lr": 1.0, "seed": 0}, tmp_path)
+    cell = {"objective": "cmim", "batch": 4, "lr": 1.0, "seed": 0}
+    result = batch.measure(cell, tmp_path)
     assert result == {"error": "diverged: loss is nan at step 3"}
     assert batch.probe_of(result) == -np.inf
+    table = scripts("report").molecule_batches([{"cell": {**cell, "seed": 1}, "result": result}])
+    assert table[2].startswith("| 4 | cmim | diverged |")
+
+    def fail(cell: dict, corpus: Path) -> None:
+        raise ValueError("corpus: not there")
+
+    monkeypatch.setattr(batch, "run", fail)
+    with pytest.raises(ValueError, match="not there"):
+        batch.measure(cell, tmp_path)

@@ -16,15 +16,17 @@ from training import small_config, small_corpus
 from typer.testing import CliRunner
 
 from molcmim import MolCMIM, Status
+from molcmim import corpus as corpus_module
+from molcmim import embed as embed_module
 from molcmim.cli import app
 from molcmim.corpus import TokenStore
 from molcmim.embed import EmbedOptions, embed_tokens, score_tokens
 from molcmim.flops import count_flops
-from molcmim.model import CMIM, ModelConfig, TokenParts
+from molcmim.model import CMIM, ModelConfig, TokenParts, encoder_input
 from molcmim.objective import Batch, ObjectiveConfig, log_factors
 from molcmim.pretrained import load_pretrained, save_pretrained
 from molcmim.rows import tokenize_rows
-from molcmim.tokenizer import BpeTokenizer, SmilesTokenizer, split_smiles
+from molcmim.tokenizer import BpeTokenizer, SmilesTokenizer, load_tokenizer, split_smiles
 from molcmim.train import train
 
 pytest.importorskip("tokenizers")
@@ -97,6 +99,19 @@ def test_exact_mode_gives_the_same_bits_alone_and_in_bulk(network: CMIM, rows: l
     np.testing.assert_allclose(embed_tokens(network, rows, "both", SCALES), together, atol=1e-5)
     together = score_tokens(network, rows, options)
     assert np.array_equal(together, np.concatenate([score_tokens(network, [row], options) for row in rows]))
+
+
+def test_exact_batches_go_by_what_both_sides_read(network: CMIM, rows: list[list[int]]) -> None:
+    shapes: dict[int, set[tuple[int, int]]] = {}
+    options = EmbedOptions(exact=True)
+    for subset in (rows, *([row] for row in rows)):
+        for chosen, tokens in embed_module._batches(network, subset, options):
+            assert len(tokens) == embed_module.EXACT_ROWS
+            encoder = network.parts(encoder_input(tokens), embed_module.EXACT_STEP)
+            for i in chosen:
+                shapes.setdefault(rows.index(subset[i]), set()).add((encoder.shape[1], tokens.shape[1]))
+    assert all(len(found) == 1 for found in shapes.values())
+    assert len({shape for found in shapes.values() for shape in found}) >= 3
 
 
 def test_limits_count_atom_level_tokens(tokenizer: BpeTokenizer, network: CMIM) -> None:
@@ -182,7 +197,19 @@ def test_it_trains_and_goes_on(tmp_path: Path, encoder: str) -> None:
     assert load_pretrained(tmp_path / "whole" / "export").model.config.encoder_tokens == "atoms"
 
 
-def test_a_store_sums_a_table_over_each_row(tmp_path: Path) -> None:
+def test_a_model_with_a_lower_limit_than_its_corpus_trains_and_exports(tmp_path: Path) -> None:
+    corpus = small_corpus(tmp_path, 200, tokenizer="bpe")
+    store = TokenStore.open(corpus, "valid")
+    lengths = store.encoder_lengths([len(ids) for ids in load_tokenizer(corpus / "vocab.json").parts()])
+    assert store.lengths.max() <= 10 < lengths.max()
+    changes = {"model__encoder_tokens": "atoms", "model__max_tokens": 10, "batch_size": 8}
+    result = train(small_config(corpus, tmp_path / "run", schedule__max_steps=2, **changes))
+    assert result["step"] == 2 and result["reconstruction_nats"] > 0
+    assert load_pretrained(tmp_path / "run" / "export").config["scales"]["latent"] > 0
+
+
+def test_a_store_sums_a_table_over_each_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_module, "SUMMED_ROWS", 7)
     store = TokenStore.open(small_corpus(tmp_path, 100))
     table = np.arange(store.info.vocab_size) % 7
     assert store.summed(table).tolist() == [int(table[row].sum()) for row in store.rows(np.arange(len(store)))]

@@ -66,12 +66,14 @@ def measure(cell: Cell, corpus: Path) -> dict[str, Any]:
     """Train one cell; its probes with seed 0, its scores on the sets with others."""
     try:
         model, numbers = run(cell, corpus)
-    except FloatingPointError as error:
-        return {"error": f"diverged: {error}"}
-    result: dict[str, Any] = {name: numbers[name] for name in ("loss", "reconstruction_nats") if name in numbers}
-    if not cell["seed"]:
-        return result | {"probes": probe_score(model, corpus)}
-    return result | {"cells": score_sets(model, SETS, HEADS), "geometry": geometry(model, corpus)}
+        result: dict[str, Any] = {name: numbers[name] for name in ("loss", "reconstruction_nats") if name in numbers}
+        if not cell["seed"]:
+            return result | {"probes": probe_score(model, corpus)}
+        return result | {"cells": score_sets(model, SETS, HEADS), "geometry": geometry(model, corpus)}
+    except (FloatingPointError, RuntimeError, ValueError) as error:  # of the loss, the vectors, the weights
+        if isinstance(error, FloatingPointError) or "NaN or infinity" in str(error):
+            return {"error": f"diverged: {error}"}
+        raise
 
 
 @cache

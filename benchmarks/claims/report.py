@@ -36,6 +36,11 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
     return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
 
 
+def reported(lines: Iterable[Row]) -> bool:
+    """Whether there is any cell but those that learning rates are chosen by."""
+    return any(line["cell"].get("seed") for line in lines)
+
+
 def made(facts: Iterable[Mapping[str, Any]], command: str) -> str:
     """Where numbers come from: command, commits, machines."""
     facts = list(facts)
@@ -199,10 +204,12 @@ def batch_settings(lines: Iterable[Row]) -> list[dict[str, Any]]:
 def molecule_batches(lines: Sequence[Row]) -> list[str]:
     """One row a batch and objective; n/a where there is no decoder."""
     rows = []
-    for cell in batch_settings(lines):
+    for cell in batch_settings(lines):  # of both seeds that diverged there is no score
         mine = [x for x in lines if x["cell"]["seed"] and all(x["cell"][k] == v for k, v in cell.items())]
         rank = [x["result"]["geometry"]["effective_rank"] for x in mine if "geometry" in x["result"]]
         scores = [spread(batch_values(lines, cell, kind, head)) for kind in KINDS for head in ("knn", "svm")]
+        if all("error" in x["result"] for x in mine):
+            scores = ["diverged"] * len(scores)
         chosen = ", ".join(f"{rate:g}" for rate in sorted({x["cell"]["lr"] for x in mine}))
         rows.append([str(cell["batch"]), cell["objective"], *scores, spread(rank, 1), chosen])
     head = ["batch size", "objective", *(f"{kind}, {head}" for kind in KINDS for head in ("kNN", "SVM"))]
@@ -252,7 +259,7 @@ GEOMETRY = {
 def text(lines: Sequence[Row], variants: Mapping[str, list[Row]], batches: Sequence[Row]) -> str:
     """The whole of results.md."""
     parts = ["# The paper's claims: results", ""]
-    if lines:
+    if reported(lines):
         parts += ["## Images: objectives and embeddings", "", *image_grid(lines), ""]
         for axis, (title, _) in STUDIES.items():
             parts += [f"## Images: {title}", "", *image_series(lines, axis), "", f"![{title}](images_{axis}.png)", ""]
@@ -263,23 +270,23 @@ def text(lines: Sequence[Row], variants: Mapping[str, list[Row]], batches: Seque
         parts += ["## Molecules: reconstruction and geometry", "", *molecule_facts(variants), ""]
         command = "python benchmarks/recipe/study.py --variants benchmarks/claims/molecules.yaml ..."
         parts += [made((r for results in variants.values() for r in results), command), ""]
-    if batches:
+    if reported(batches):
         sets = "Means over ESOL, FreeSolv (R²), BACE and BBBP (ROC-AUC) and over seeds."
         parts += ["## Molecules: batch size", "", sets, "", *molecule_batches(batches), ""]
         parts += ["![batch size on molecules](molecules_batch.png)", ""]
         parts += [made(batches, "python benchmarks/claims/molecules_batch.py --corpus CORPORA/atom"), ""]
-    if not lines and not variants and not batches:
+    if not reported(lines) and not variants and not reported(batches):
         parts += ["No results yet: see README.md for the commands that make them.", ""]
     return "\n".join(parts)
 
 
 def main() -> None:
     lines = read(HERE / "results" / "images.jsonl")
-    if lines:
+    if reported(lines):
         for axis in STUDIES:
             image_figure(lines, axis, HERE / f"images_{axis}.png")
     batches = read(HERE / "results" / "molecules_batch.jsonl")
-    if batch_settings(batches):
+    if reported(batches):
         batch_figure(batches, HERE / "molecules_batch.png")
     variants = read_molecules(HERE / "results" / "molecules")
     (HERE / "results.md").write_text(text(lines, variants, batches), encoding="utf-8")

@@ -23,9 +23,11 @@ from subset import position
 def sample(source: str) -> list[str]:
     """Lines of PATH, or of PATH=SHARE that share."""
     path, _, share = source.partition("=")
-    lines = Path(path).read_text(encoding="ascii").split()
-    most = float(share or 1) * max(map(position, lines))  # a part may hold only small positions
-    return [line for line in lines if position(line) <= most]
+    places = {line: position(line) for line in Path(path).read_text(encoding="ascii").split()}
+    if not places:
+        raise ValueError(f"{path}: expected SMILES, got an empty file")
+    low, high = min(places.values()), max(places.values())  # of a part
+    return [line for line, place in places.items() if place <= low + float(share or 1) * (high - low)]
 
 
 def main() -> None:

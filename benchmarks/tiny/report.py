@@ -181,7 +181,7 @@ def card_text(config: Mapping[str, Any], results: Mapping[str, Any], notes: str 
     """
     architecture, objective = config["architecture"], config["objective"]
     split = architecture.get("encoder_tokens", "same") == "atoms"
-    reads = "; the encoder reads the atom-level tokens that they join, which is what the limit counts" if split else ""
+    reads = "; the encoder reads the atom-level tokens that they join, which the limit counts" if split else ""
     sections = [
         f"# {config['name']}",
         f"A contrastive Mutual Information Machine for molecules (SMILES), {config['parameters'] / 1e6:.1f} M "
