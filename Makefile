@@ -40,24 +40,24 @@ SETUP := pyproject.toml constraints.txt constraints-integrations.txt molcmim/__i
 
 $(VENV)/.ready-demo: $(SETUP) | $(PY)
 	@echo "installing into $(VENV): a few minutes the first time, torch is large"
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable .
+	$(PY) -m pip install --quiet --no-compile --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.ready-benchmark: $(SETUP) | $(PY)
 	@echo "installing into $(VENV): a few minutes the first time, torch is large"
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[benchmark]"
+	$(PY) -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[benchmark]"
 	@touch $@
 
 $(VENV)/.ready-dev: $(SETUP) | $(PY)
 	@echo "installing into $(VENV): a few minutes the first time, torch is large"
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(PY) -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[dev]"
 	@touch $@ $(VENV)/.ready-demo $(VENV)/.ready-benchmark
 
 # scikit-fingerprints wants an older RDKit than the newest, so these libraries have an environment of their own.
 $(VENV)-integrations/.ready: $(SETUP) | $(PY)
 	@echo "installing into $(VENV)-integrations: a few minutes the first time"
 	$(PYTHON) -m venv $(VENV)-integrations
-	$(VENV)-integrations/bin/python -m pip install --quiet --constraint constraints.txt --constraint constraints-integrations.txt --editable ".[dev,integrations]"
+	$(VENV)-integrations/bin/python -m pip install --quiet --no-compile --constraint constraints.txt --constraint constraints-integrations.txt --editable ".[dev,integrations]"
 	@touch $@
 
 $(PY):

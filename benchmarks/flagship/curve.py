@@ -38,7 +38,7 @@ from develop import model_features  # noqa: E402
 
 COMMITTED = HERE.parent / "moleculenet" / "results"
 KINDS = ("latent", "both")
-LANDMARKS = {"minimol": "MiniMol", "rdkit2d": "RDKit 2D", "chemnet": "ChemNet", "vicgae": "VICGAE"}
+LANDMARKS = {"minimol": "MiniMol", "rdkit2d": "RDKit 2D", "chemnet": "ChemNet", "molcmim-tiny:both": "molcmim-tiny"}
 PROTOCOL, HEAD = "random5", "svm"
 
 Record = dict[str, Any]
@@ -114,6 +114,7 @@ def figure(records: Sequence[Record], committed: Table, path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, ScalarFormatter
 
     drawn, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2))
     for colour, name in enumerate(sorted({r["name"] for r in records})):
@@ -136,6 +137,10 @@ def figure(records: Sequence[Record], committed: Table, path: Path) -> None:
     right.set(ylabel="reconstruction, nats a molecule", yscale="log")
     for panel in (left, right):
         panel.set(xlabel="training, TFLOP of matrix products", xscale="log")
+        for axis in (panel.xaxis, *([panel.yaxis] if panel is right else [])):
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+            axis.set_major_formatter(ScalarFormatter())
+        panel.minorticks_off()
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
     drawn.tight_layout()

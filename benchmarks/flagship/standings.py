@@ -1,7 +1,7 @@
 """Who is ahead on ESOL, FreeSolv, Lipophilicity, BACE and BBBP together: ranks and mean standardised scores.
 
     python benchmarks/flagship/standings.py RESULTS --ours molcmim-tiny:both           # RESULTS: of molcmim benchmark
-    python benchmarks/flagship/standings.py RESULTS --ours molcmim-tiny:both --head svm --protocol random5 --out X.json
+    python benchmarks/flagship/standings.py RESULTS MORE --ours molcmim-tiny:both --head svm --out X.json
 
 A set's scores are divided by their standard deviation over the feature sets (each one's mean over splits) and averaged
 over the five sets, errors with their sign turned: higher is better. The difference to each other feature set is taken
@@ -99,13 +99,14 @@ def markdown(rows: Sequence[dict[str, Any]], ours: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="folder of a run of molcmim benchmark")
+    parser.add_argument("results", type=Path, nargs="+", help="folders of runs of molcmim benchmark")
     parser.add_argument("--ours", required=True, help="feature set that the others are compared with")
     parser.add_argument("--protocol", default="random5")
     parser.add_argument("--head", default="svm")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    table = collect(read_scores(arguments.results / "results.csv"), arguments.protocol, arguments.head)
+    scores = [score for folder in arguments.results for score in read_scores(folder / "results.csv")]
+    table = collect(scores, arguments.protocol, arguments.head)
     rows = standings(table, arguments.ours)
     if arguments.out:
         about = {"command": command_line("python benchmarks/flagship/standings.py"), "date": now()}
