@@ -39,11 +39,9 @@ def molecules() -> tuple[SmilesTokenizer, torch.Tensor, torch.Tensor]:
 
 def fit(tokenizer: SmilesTokenizer, tokens: torch.Tensor, other: torch.Tensor, config: ObjectiveConfig) -> CMIM:
     torch.manual_seed(0)
-    model = CMIM(
-        ModelConfig(
-            tokenizer.vocab_size, 64, 2, 192, encoder_layers=2, decoder_layers=2, latent=64, memory=4, max_tokens=40
-        )
-    )
+    layers = 2 if config.name == "mlm" else 1  # with one it has not learned enough by the end
+    sizes = {"encoder_layers": layers, "decoder_layers": 1, "latent": 64, "memory": 4, "max_tokens": 40}
+    model = CMIM(ModelConfig(tokenizer.vocab_size, 64, 2, 192, **sizes))
     optimizers = build_optimizers(model, OptimizerConfig(lr=3e-3))
     for step in range(STEPS):
         rows = torch.randperm(N)[:BATCH]
