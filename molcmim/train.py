@@ -75,6 +75,11 @@ class Run:
         unknown = sorted(set(config.source_weights) - {source.name for source in self.info.sources})
         if unknown:
             raise ValueError(f"source_weights: the corpus has no sources {unknown}")
+        if config.objective.needs_random_smiles and model_config.max_tokens < self.info.max_tokens:
+            raise ValueError(
+                f"max_tokens: with random SMILES expected the corpus's {self.info.max_tokens} or more, got "
+                f"{model_config.max_tokens}: a random SMILES may be longer than the molecule's canonical one"
+            )
         torch.manual_seed(config.seed)
         self.model = CMIM(model_config, self.tokenizer.parts()).to(self.device)
         self.part_counts = torch.tensor(self.model.parts.counts) if self.model.parts else None  # (V,), on the CPU

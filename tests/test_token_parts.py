@@ -206,6 +206,9 @@ def test_a_model_with_a_lower_limit_than_its_corpus_trains_and_exports(tmp_path:
     result = train(small_config(corpus, tmp_path / "run", schedule__max_steps=2, **changes))
     assert result["step"] == 2 and result["reconstruction_nats"] > 0
     assert load_pretrained(tmp_path / "run" / "export").config["scales"]["latent"] > 0
+    changes |= {"objective__name": "infonce"}
+    with pytest.raises(ValueError, match="max_tokens: with random SMILES expected the corpus's 40 or more, got 10"):
+        train(small_config(corpus, tmp_path / "random", schedule__max_steps=2, **changes))
 
 
 def test_a_store_sums_a_table_over_each_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
