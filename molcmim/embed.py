@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from molcmim.generate import pad_rows
-from molcmim.model import CMIM, PARTS_MULTIPLE, decoder_input, encoder_input
+from molcmim.model import CMIM, decoder_input, encoder_input
 from molcmim.objective import FACTORS, log_reconstruction
 from molcmim.rows import TokenRows, tokenize_prepared, tokenize_rows
+from molcmim.token_parts import PARTS_MULTIPLE
 from molcmim.tokenizer import PAD
 
 __all__ = [

@@ -21,9 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from molcmim.attention import attention
+from molcmim.token_parts import PARTS_MULTIPLE, TokenParts
 from molcmim.tokenizer import BOS, EOS, PAD
-
-PARTS_MULTIPLE = 4  #: what encoder tokens are padded to a multiple of, where they aren't the decoder's
 
 
 @dataclass(frozen=True)
@@ -227,55 +226,6 @@ class CrossAttentionBlock(nn.Module):
 
 
 # ---------------------------------------------------------------------------------------------- encoder
-
-
-class TokenParts(nn.Module):
-    """Byte-pair tokens -> the atom-level tokens that they join, by a table that follows from the vocabulary.
-
-    Parameters
-    ----------
-    parts
-        For every id what it is made of (`Tokenizer.parts`): itself alone, or two and more atom-level ids.
-    limit
-        Padding never makes rows longer than this.
-    """
-
-    def __init__(self, parts: Sequence[Sequence[int]], limit: int) -> None:
-        super().__init__()
-        self.limit = limit
-        most = max(map(len, parts))
-        table = torch.tensor([[*ids, *[PAD] * (most - len(ids))] for ids in parts])  # (V, K)
-        self.register_buffer("table", table, persistent=False)
-        self.register_buffer("count", (table != PAD).sum(1), persistent=False)  # (V,)
-        self.counts = [len(ids) for ids in parts]  # of ids other than <pad>
-        self.dynamic = False  # tells torch.compile that T' varies
-
-    table: Tensor
-    count: Tensor
-
-    def n_parts(self, row: Sequence[int]) -> int:
-        """Number of parts of one molecule's ids."""
-        return sum(map(self.counts.__getitem__, row))
-
-    def lengths(self, tokens: Tensor) -> Tensor:
-        """(B, T) ids padded with 0 -> number of parts of each row (B,)."""
-        return self.count[tokens].sum(1)
-
-    def padded(self, longest: int, multiple: int = PARTS_MULTIPLE) -> int:
-        """T' for rows of up to `longest` parts."""
-        return max(longest, min(-(-longest // multiple) * multiple, self.limit))
-
-    @torch.compiler.disable  # the length is known only to the data
-    def forward(self, tokens: Tensor, multiple: int = PARTS_MULTIPLE) -> Tensor:
-        """(B, T) ids padded with 0 -> (B, T') ids of the parts in order; T' is a multiple of `multiple`, or `limit`."""
-        parts = self.table[tokens].flatten(1)  # (B, T K)
-        order = (parts == PAD).to(torch.uint8).argsort(dim=1, stable=True)  # the parts first, as they come
-        length = self.padded(int(self.lengths(tokens).max()), multiple)
-        parts = parts.gather(1, order[:, :length])
-        parts = F.pad(parts, (0, length - parts.shape[1]), value=PAD)
-        if self.dynamic:
-            torch._dynamo.mark_dynamic(parts, 1)
-        return parts
 
 
 class Encoder(nn.Module):

@@ -154,7 +154,8 @@ def _assemble(
     import torch
     from torch import nn
 
-    from molcmim.model import CMIM, Rotary, TokenParts
+    from molcmim.model import CMIM, Rotary
+    from molcmim.token_parts import TokenParts
 
     try:
         with torch.device("meta"):

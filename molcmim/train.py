@@ -32,7 +32,7 @@ from molcmim.flops import count_flops
 from molcmim.model import CMIM
 from molcmim.objective import Batch, ObjectiveConfig
 from molcmim.stop_request import StopRequest
-from molcmim.tokenizer import PAD, Tokenizer, load_tokenizer
+from molcmim.tokenizer import Tokenizer, load_tokenizer
 from molcmim.train_batches import Batches, draw_noise, make_batch, to_device
 from molcmim.train_config import TrainConfig
 from molcmim.train_report import Reporter, StepResult
@@ -82,7 +82,7 @@ class Run:
             )
         torch.manual_seed(config.seed)
         self.model = CMIM(model_config, self.tokenizer.parts()).to(self.device)
-        self.part_counts = torch.tensor(self.model.parts.counts) if self.model.parts else None  # (V,), on the CPU
+        self.part_counts = self.model.parts.count.cpu() if self.model.parts else None  # (V,)
         self.sampler = BucketSampler(
             self.store.encoder_lengths(self.model.parts.counts if self.model.parts else None),
             self.store.source,
@@ -162,7 +162,7 @@ class Run:
         """Matrix-product FLOPs of a forward pass of one molecule of this batch (still on the CPU), read canonically."""
         encoder_tokens = None
         if self.model.parts is not None and self.part_counts is not None:
-            longest = int((self.part_counts[batch.tokens] * (batch.tokens != PAD)).sum(1).max())
+            longest = int(self.part_counts[batch.tokens].sum(1).max())
             encoder_tokens = self.model.parts.padded(longest + 1)
         return count_flops(self.model.config, batch.tokens.shape[1] + 1, encoder_tokens)
 

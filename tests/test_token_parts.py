@@ -22,10 +22,11 @@ from molcmim.cli import app
 from molcmim.corpus import TokenStore
 from molcmim.embed import EmbedOptions, embed_tokens, score_tokens
 from molcmim.flops import count_flops
-from molcmim.model import CMIM, ModelConfig, TokenParts, encoder_input
+from molcmim.model import CMIM, ModelConfig, encoder_input
 from molcmim.objective import Batch, ObjectiveConfig, log_factors
 from molcmim.pretrained import load_pretrained, save_pretrained
 from molcmim.rows import tokenize_rows
+from molcmim.token_parts import TokenParts
 from molcmim.tokenizer import BpeTokenizer, SmilesTokenizer, load_tokenizer, split_smiles
 from molcmim.train import train
 
