@@ -228,7 +228,7 @@ class Run:
 
 
 def start_from(model: CMIM, name_or_dir: str, tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    """Copy the weights of a pretrained model into `model`.
+    """Copy a pretrained model's weights into `model`, whose head for descriptors may be new.
 
     Returns
     -------
@@ -248,9 +248,13 @@ def start_from(model: CMIM, name_or_dir: str, tokenizer: Tokenizer) -> list[dict
         raise ValueError(f"init_from: {name_or_dir} has another vocabulary than the corpus")
     given, wanted = loaded.model.config.to_dict(), model.config.to_dict()
     different = {name: (given[name], wanted[name]) for name in wanted if given[name] != wanted[name]}
+    state = loaded.model.state_dict()
+    if model.property_head is not None and given["n_properties"] == 0:
+        del different["n_properties"]
+        state |= model.property_head.state_dict(prefix="property_head.")
     if different:
         raise ValueError(f"init_from: {name_or_dir} has another architecture (its value, this run's): {different}")
-    model.load_state_dict(loaded.model.state_dict())
+    model.load_state_dict(state)
     training = loaded.config["training"]
     leg = {name: training.get(name, 0) for name in ("step", "molecules", "seconds", "flops")}
     return [*training.get("earlier_legs", []), {"model_id": loaded.model_id, **leg}]

@@ -126,7 +126,8 @@ class TrainConfig:
         Name of the exported model.
     init_from
         Pretrained model (name or directory) whose weights the run starts from, with a fresh optimiser and schedule;
-        None: random weights. The corpus must have its vocabulary, `model` its architecture.
+        None: random weights. The corpus must have its vocabulary, `model` its architecture; only the head of the
+        descriptor factor may be new.
     batch_size
         Molecules a step on each process.
     bucket_width

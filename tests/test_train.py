@@ -257,6 +257,19 @@ def test_init_from_starts_from_pretrained_weights(corpus, tmp_path):
         train(small_config(corpus, tmp_path / "third", init_from=str(start), model__log_sigma_floor=-6.0))
 
 
+def test_init_from_a_plain_model_gets_a_new_head_for_the_descriptors(tmp_path):
+    corpus = small_corpus(tmp_path, 200, properties="basic", policy="canonical")
+    frozen = {"optimizer": {"name": "adamw", "lr": 0.0}, "schedule__max_steps": 1, "ema_decay": 0.0}
+    train(small_config(corpus, tmp_path / "plain", **frozen))
+    start = tmp_path / "plain" / "export"
+    train(small_config(corpus, tmp_path / "chem", init_from=str(start), objective__properties=True, **frozen))
+    one, other = (load_file(path / "model.safetensors") for path in (start, tmp_path / "chem" / "export"))
+    assert set(other) - set(one) == {"property_head.weight", "property_head.bias"}
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    with pytest.raises(ValueError, match=r"another architecture.*'n_properties'"):
+        train(small_config(corpus, tmp_path / "back", init_from=str(tmp_path / "chem" / "export")))
+
+
 # ------------------------------------------------------------------------------------------ several processes
 
 
