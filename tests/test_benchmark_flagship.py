@@ -78,6 +78,30 @@ def test_means_are_those_of_the_runner(standings):
     assert np.isfinite(table.scores).all()
 
 
+def test_contrasts(scripts, standings, tmp_path, monkeypatch):
+    contrasts = scripts("contrasts")
+    table = standings.collect(rows(standings), "random5", "svm")
+    found = contrasts.contrast(table, "a", "b")
+    assert found["esol"]["difference"] == pytest.approx(1) and found["bbbp"]["difference"] == pytest.approx(0.02)
+    assert found["standardised"]["difference"] == pytest.approx(2)
+    assert contrasts.contrast(table, "b", "a")["lipo"]["difference"] == pytest.approx(-1)
+    for ours, theirs in (("a", "c"), ("c", "a"), ("a", "a")):
+        with pytest.raises(ValueError, match="expected"):
+            contrasts.contrast(table, ours, theirs)
+
+    folder, pair = ROOT / "benchmarks" / "moleculenet" / "results", "molcmim-tiny:both=vicgae"
+    words = [str(folder), "--pairs", pair, "--out", str(tmp_path / "pairs.json")]
+    monkeypatch.setattr(sys, "argv", ["contrasts.py", *words])
+    contrasts.main()
+    (row,) = json.loads((tmp_path / "pairs.json").read_text())["contrasts"]
+    for name in standings.SETS:
+        assert row[name]["low"] < row[name]["difference"] < row[name]["high"]
+        assert (row[name]["verdict"] == "tie") is (row[name]["low"] <= 0 <= row[name]["high"])
+    lines = (tmp_path / "pairs.md").read_text().splitlines()
+    assert lines[2].startswith("| ours | against | esol RMSE |") and lines[2].endswith("| bbbp AUC | standardised |")
+    assert lines[4].startswith("| molcmim-tiny:both | vicgae | +0.") and lines[4].count("**+") == 3, "three of the six"
+
+
 # ------------------------------------------------------------------------------------------ score against computing
 
 

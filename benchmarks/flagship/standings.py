@@ -1,7 +1,7 @@
 """Who is ahead on ESOL, FreeSolv, Lipophilicity, BACE and BBBP together: ranks and mean standardised scores.
 
     python benchmarks/flagship/standings.py RESULTS --ours molcmim-tiny:both           # RESULTS: of molcmim benchmark
-    python benchmarks/flagship/standings.py RESULTS MORE --ours molcmim-tiny:both --head svm --out X.json
+    python benchmarks/flagship/standings.py RESULTS MORE --ours molcmim-tiny:both --head svm --out X.json   # and X.md
 
 A set's scores are divided by their standard deviation over the feature sets (each one's mean over splits) and averaged
 over the five sets, errors with their sign turned: higher is better. The difference to each other feature set is taken
@@ -21,11 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from molcmim.beside import written_beside
+from molcmim.moleculenet.report import table as markdown_table
 from molcmim.moleculenet.report_data import Score, read_scores
 from molcmim.moleculenet.statistics import average_ranks, paired
 from molcmim.provenance import command_line, git_state, machine, now
 
 SETS = {"esol": "rmse", "freesolv": "rmse", "lipo": "rmse", "bace": "roc_auc", "bbbp": "roc_auc"}
+ROOT = Path(__file__).parents[2]
 
 
 class Table(NamedTuple):
@@ -85,16 +87,26 @@ def standings(table: Table, ours: str) -> list[dict[str, Any]]:
 
 
 def markdown(rows: Sequence[dict[str, Any]], ours: str) -> str:
-    head = f"| features | mean rank | standardised score | {ours} ahead by | 95 % interval | ahead on |"
-    lines = [head, "|---|---:|---:|---:|---:|---:|"]
+    head = ["features", "mean rank", "standardised score", f"{ours} ahead by", "95 % interval", "ahead on"]
+    lines = []
     for row in rows:
-        start = f"| {row['features']} | {row['mean_rank']:.1f} | {row['standardised']:+.2f} |"
+        start = [row["features"], f"{row['mean_rank']:.1f}", f"{row['standardised']:+.2f}"]
         if row["features"] == ours:
-            lines.append(f"{start} | | |")
+            lines.append([*start, "", "", ""])
         else:
             interval = f"{row['low']:+.2f} to {row['high']:+.2f}"
-            lines.append(f"{start} {row['ahead_by']:+.2f} | {interval} | {row['wins']} of {len(SETS)} |")
-    return "\n".join(lines)
+            lines.append([*start, f"{row['ahead_by']:+.2f}", interval, f"{row['wins']} of {len(SETS)}"])
+    return markdown_table(head, lines)
+
+
+def publish(out: Path, script: str, key: str, rows: Sequence[dict[str, Any]], title: str, text: str) -> None:
+    """Write rows with how they were made to `out`, and the same as a table beside it."""
+    about = {"command": command_line(f"python benchmarks/flagship/{script}"), "date": now()}
+    about |= {**git_state(ROOT), "machine": machine()}
+    with written_beside(out) as part:
+        part.write_text(json.dumps({"about": about, key: rows}, indent=1) + "\n", encoding="utf-8")
+    made = f"Made by `{about['command']}`, commit {about['commit'][:7]}."
+    out.with_suffix(".md").write_text(f"# {title}\n\n{text}\n\n{made}\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -108,12 +120,11 @@ def main() -> None:
     scores = [score for folder in arguments.results for score in read_scores(folder / "results.csv")]
     table = collect(scores, arguments.protocol, arguments.head)
     rows = standings(table, arguments.ours)
+    text = markdown(rows, arguments.ours)
     if arguments.out:
-        about = {"command": command_line("python benchmarks/flagship/standings.py"), "date": now()}
-        about |= {**git_state(Path(__file__).parents[1]), "machine": machine()}
-        with written_beside(arguments.out) as part:
-            part.write_text(json.dumps({"about": about, "standings": rows}, indent=1) + "\n", encoding="utf-8")
-    print(markdown(rows, arguments.ours))
+        title = f"{', '.join(SETS)} together: {arguments.protocol}, {arguments.head}"
+        publish(arguments.out, "standings.py", "standings", rows, title, text)
+    print(text)
 
 
 if __name__ == "__main__":
