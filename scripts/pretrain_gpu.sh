@@ -3,7 +3,7 @@
 #
 #   bash scripts/pretrain_gpu.sh CORPUS.xz RUN_DIR OUT_DIR [key=value ...]
 #
-# CORPUS.xz  what `molcmim corpus pack` wrote (under 20 MiB); unpacked once into RUN_DIR/corpus
+# CORPUS.xz  what `molcmim corpus pack` wrote; unpacked once into RUN_DIR/corpus
 # RUN_DIR    local disk of the GPU machine: corpus, checkpoint, log, compiled kernels. Keep it between legs.
 # OUT_DIR    what to bring home after each leg: the averaged weights in parts with checksums, log.jsonl, log.txt
 # key=value  fields of the configuration to set, e.g. batch_size=2048 (device=cpu: rehearsal without a GPU)

@@ -58,7 +58,7 @@ def interpreter(tmp_path: Path, script: str) -> str:
 
 @pytest.mark.slow
 def test_two_legs_come_home_in_parts(tmp_path: Path) -> None:
-    corpus = small_corpus(tmp_path, 600)
+    corpus = small_corpus(tmp_path, 600, tokenizer="bpe", properties="basic")
     assert pack(corpus, tmp_path / "corpus.xz") < 20 * 2**20
     settings = {"PYTHONPATH": without_chemistry(tmp_path), "PART_MIB": "0.03"}
     out, printed, logs = tmp_path / "out", [], []
