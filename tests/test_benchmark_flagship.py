@@ -10,10 +10,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 from benchmark_scripts import importing
-from tiny import SMILES, tiny_model, tiny_tokenizer
-from training import small_smiles
+from tiny import SMILES, tiny_checkpoint, tiny_model, tiny_tokenizer
+from training import small_corpus, small_smiles
 
 pytest.importorskip("sklearn", reason="needs the `benchmark` extra")
+from molcmim import MolCMIM
 from molcmim.moleculenet.report_data import Score, read_scores
 from molcmim.moleculenet.types import Dataset
 from molcmim.pretrained import save_pretrained
@@ -171,3 +172,24 @@ def test_a_vocabulary_of_given_atoms_and_learned_merges(scripts, tmp_path, monke
     second = make("first.json", size + 10, "second.json")
     assert second.atoms == first.atoms and second.merges[:40] == first.merges
     assert 100 < len(vocabulary.sample(f"{tmp_path / 'a.smi'}=0.5")) < 200
+
+
+# ------------------------------------------------------------------------------------------ shipping
+
+
+def test_a_shipped_model_comes_with_a_mixture_of_its_own_codes(scripts, tmp_path, monkeypatch):
+    ship, export, into = scripts("ship"), tiny_checkpoint(tmp_path / "export", name="some-model"), tmp_path / "models"
+    tiny_tokenizer().save(tmp_path / "vocab.json")
+    for name, tokenizer in (("same", load_tokenizer(tmp_path / "vocab.json")), ("other", "smiles")):
+        (tmp_path / name).mkdir()
+        small_corpus(tmp_path / name, 200, tokenizer=tokenizer)
+    words = ["ship.py", str(export), "--into", str(into), "--corpus"]
+    monkeypatch.setattr(sys, "argv", [*words, str(tmp_path / "other" / "corpus")])
+    with pytest.raises(SystemExit):
+        ship.main()
+    assert not into.exists()
+    monkeypatch.setattr(sys, "argv", [*words, str(tmp_path / "same" / "corpus")])
+    ship.main()
+    shipped, given = (MolCMIM.from_pretrained(path, device="cpu") for path in (into / "some-model", export))
+    assert shipped.model_id == given.model_id and given.mixture is None
+    assert shipped.mixture.facts["corpus"] == "training part, all sources" and int(shipped.mixture.facts["n"]) > 50
