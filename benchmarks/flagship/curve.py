@@ -122,7 +122,8 @@ def figure(records: Sequence[Record], committed: Table, path: Path) -> None:
         x = [r["flops"] / 1e12 for r in mine]
         for kind, style in zip(KINDS, ("o:", "o-"), strict=True):
             y = [standardised(r["scores"][kind], committed) for r in mine]
-            left.plot(x, y, style, color=f"C{colour}", label=f"{name}, {kind}")
+            fill = f"C{colour}" if kind == "both" else "white"
+            left.plot(x, y, style, color=f"C{colour}", markerfacecolor=fill, label=f"{name}, {kind}")
         right.plot(x, [r["reconstruction_nats"] for r in mine], "o-", color=f"C{colour}", label=name)
     means = committed.scores.mean(axis=2)
     for peer, title in LANDMARKS.items():
