@@ -9,15 +9,12 @@ standardised scores of standings.py, among the feature sets of the same results.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from standings import SETS, Table, collect, publish, standings
+from standings import SETS, Table, publish, read_table, results_parser, standings
 
 from molcmim.moleculenet.report import table as markdown_table
-from molcmim.moleculenet.report_data import read_scores
 from molcmim.moleculenet.statistics import paired
 
 
@@ -57,15 +54,10 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, nargs="+", help="folders of runs of molcmim benchmark")
+    parser = results_parser(__doc__)
     parser.add_argument("--pairs", nargs="+", required=True, metavar="OURS=THEIRS")
-    parser.add_argument("--protocol", default="random5")
-    parser.add_argument("--head", default="svm")
-    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    scores = [score for folder in arguments.results for score in read_scores(folder / "results.csv")]
-    table = collect(scores, arguments.protocol, arguments.head)
+    table = read_table(arguments)
     rows = []
     for pair in arguments.pairs:
         ours, equals, theirs = pair.partition("=")

@@ -109,17 +109,27 @@ def publish(out: Path, script: str, key: str, rows: Sequence[dict[str, Any]], ti
     out.with_suffix(".md").write_text(f"# {title}\n\n{text}\n\n{made}\n", encoding="utf-8")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def results_parser(description: str | None) -> argparse.ArgumentParser:
+    """A command that reads results of molcmim benchmark: which folders, protocol and head, and where to write."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+", help="folders of runs of molcmim benchmark")
-    parser.add_argument("--ours", required=True, help="feature set that the others are compared with")
     parser.add_argument("--protocol", default="random5")
     parser.add_argument("--head", default="svm")
     parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    return parser
+
+
+def read_table(arguments: argparse.Namespace) -> Table:
+    """The scores that a command made by `results_parser` was given."""
     scores = [score for folder in arguments.results for score in read_scores(folder / "results.csv")]
-    table = collect(scores, arguments.protocol, arguments.head)
-    rows = standings(table, arguments.ours)
+    return collect(scores, arguments.protocol, arguments.head)
+
+
+def main() -> None:
+    parser = results_parser(__doc__)
+    parser.add_argument("--ours", required=True, help="feature set that the others are compared with")
+    arguments = parser.parse_args()
+    rows = standings(read_table(arguments), arguments.ours)
     text = markdown(rows, arguments.ours)
     if arguments.out:
         title = f"{', '.join(SETS)} together: {arguments.protocol}, {arguments.head}"
