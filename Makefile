@@ -6,7 +6,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo benchmark test integrations quick lint clean
+.PHONY: help demo benchmark test unit integrations quick lint clean
 
 help:  ## show these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -17,9 +17,12 @@ demo: $(VENV)/.ready-demo  ## set up, embed real molecules with dirty rows among
 benchmark: $(VENV)/.ready-benchmark  ## set up, score frozen features on FreeSolv, write a report
 	$(PY) -m molcmim benchmark --tasks freesolv --protocol random5 --heads svm,ridge --out benchmark_output
 
-test: $(VENV)/.ready-dev  ## set up, run every test
-	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test:  ## set up, run every test; the environment of the integrations is made while the others run
+	$(MAKE) --jobs 2 unit $(VENV)-integrations/.ready
 	$(MAKE) integrations
+
+unit: $(VENV)/.ready-dev  ## set up, run every test but those of the integrations
+	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 integrations: $(VENV)-integrations/.ready  ## set up, run the tests against DeepChem, scikit-fingerprints and molfeat
 	$(VENV)-integrations/bin/python -m pytest --numprocesses 2 --dist loadfile tests/integrations tests/test_chem.py tests/test_moleculenet_datasets.py tests/test_moleculenet_splits.py
