@@ -3,8 +3,8 @@
 #   MOLCMIM_DATA=... benchmarks/moleculenet/run.sh        # with moleculenet/ and peers/ below it
 set -euo pipefail
 out=$(dirname "$0")/results
-all=molcmim-tiny:all,classical,peers
-few=molcmim-tiny:both,rdkit2d,ecfp4-count,floor,peer:minimol,peer:chemnet
+all=molcmim-tiny-chem:all,molcmim-tiny:all,classical,peers
+few=molcmim-tiny-chem:both,molcmim-tiny:both,rdkit2d,ecfp4-count,floor,peer:minimol,peer:chemnet
 
 run() { molcmim benchmark --tasks small --features "$1" --protocol "$2" --heads "$3" --out "$out"; }
 
