@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from molcmim.mixture import Mixture
 
 FORMAT_VERSION = 1
-DEFAULT = "molcmim-tiny"
+DEFAULT = "molcmim-tiny-chem"
 CHECKPOINTS = Path(__file__).with_name("checkpoints")  #: where the names of shipped models resolve
 CONFIG, WEIGHTS, VOCAB, CARD = "config.json", "model.safetensors", "vocab.json", "README.md"
 MIXTURE = "mixture.safetensors"  #: optional: where the model's codes lie, for sampling
