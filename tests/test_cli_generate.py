@@ -22,9 +22,10 @@ from molcmim.cli_embed import embed
 from molcmim.mixture import Mixture
 from molcmim.pretrained import save_mixture
 
-ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
+ASPIRIN, IBUPROFEN = "CC(=O)Oc1ccccc1C(=O)O", "CC(C)Cc1ccc(C(C)C(=O)O)cc1"
+IBUPROFEN_OTHERWISE = "OC(=O)C(C)c1ccc(CC(C)C)cc1"
 HEADER = ["smiles", "canonical_smiles", "valid", "status", "seed", "distance", "tanimoto", "repaired"]
-LINES = f"{ASPIRIN} aspirin\nnonsense bad\n\nCCO ethanol\n"
+LINES = f"{ASPIRIN} aspirin\nnonsense bad\n\n{IBUPROFEN} ibuprofen\n"
 
 app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_enable=False)
 for command in (
@@ -59,7 +60,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def around(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A mixture around two molecules of the shipped model."""
     model = MolCMIM.from_pretrained(device="cpu")
-    codes = model.embed([ASPIRIN, "CCO"], kind="latent")
+    codes = model.embed([ASPIRIN, IBUPROFEN], kind="latent")
     mixture = Mixture(np.array([0.5, 0.5]), codes, np.full(codes.shape, 0.05), {"model_id": model.model_id})
     return mixture.save(tmp_path_factory.mktemp("mixture") / "around.safetensors")
 
@@ -77,12 +78,12 @@ def test_decode_what_embed_wrote(tmp_path: Path, name: str, kind: str, dtype: st
     result = run("decode", tmp_path / name, "-o", tmp_path / "out.csv", "--properties", "rings, heavy")
     rows = read(tmp_path / "out.csv")
     assert list(rows[0]) == ["id", *HEADER, "rings", "heavy"]
-    assert [row["id"] for row in rows] == ["aspirin", "bad", "", "ethanol"]
-    assert [row["seed"] for row in rows] == [ASPIRIN, "nonsense", "", "CCO"]
+    assert [row["id"] for row in rows] == ["aspirin", "bad", "", "ibuprofen"]
+    assert [row["seed"] for row in rows] == [ASPIRIN, "nonsense", "", IBUPROFEN]
     assert [row["tanimoto"] for row in rows] == ["1", "", "", "1"]
-    assert [row["canonical_smiles"] for row in rows] == [ASPIRIN, "", "", "CCO"]
+    assert [row["canonical_smiles"] for row in rows] == [ASPIRIN, "", "", IBUPROFEN]
     assert [row["status"] for row in rows] == ["ok", "no_vector", "no_vector", "ok"]
-    assert [row["heavy"] for row in rows] == ["13", "", "", "3"]
+    assert [row["heavy"] for row in rows] == ["13", "", "", "15"]
     assert "4 rows -> " in result.stdout
     assert "valid 100.0 % of 2 decoded, of them distinct 100.0 %" in result.stdout
 
@@ -137,17 +138,17 @@ def test_sample_from_a_mixture(tmp_path: Path, around: Path) -> None:
     assert "source: mixture of 2 Gaussians" in result.stderr
     rows = read(out)
     assert list(rows[0]) == [*HEADER, "qed"]
-    assert {row["canonical_smiles"] for row in rows} == {ASPIRIN, "CCO"}
+    assert {row["canonical_smiles"] for row in rows} == {ASPIRIN, IBUPROFEN}
     assert all(row["seed"] == row["distance"] == row["tanimoto"] == "" for row in rows)
     run("sample", "-n", 6, "-o", tmp_path / "again.csv", "--source", around, "--seed", 3, "--properties", "qed")
     assert (tmp_path / "again.csv").read_bytes() == out.read_bytes()
     few = run("sample", "-n", 2, "-o", out, "--source", around, "--unique", "--valid-only")
-    assert sorted(row["canonical_smiles"] for row in read(out)) == [ASPIRIN, "CCO"]
+    assert sorted(row["canonical_smiles"] for row in read(out)) == [ASPIRIN, IBUPROFEN]
     assert few.stdout.startswith(f"2 rows -> {out} of ")
     assert few.stdout.endswith(" drawn\n")
     printed = run("sample", "-n", 1, "--source", around)
     assert printed.stdout.splitlines()[0] == "molecule"
-    assert printed.stdout.splitlines()[1] in (ASPIRIN, "CCO")
+    assert printed.stdout.splitlines()[1] in (ASPIRIN, IBUPROFEN)
 
 
 def test_sample_options(tmp_path: Path, around: Path) -> None:
@@ -206,29 +207,32 @@ def test_rows_drawn_from_a_corpus(tmp_path: Path) -> None:
 
 
 def test_neighbours_printed(around: Path) -> None:
-    result = run("neighbours", "OCC", "--radius", 0.01, "-n", 3, "--unit", "absolute", "--properties", "heavy")
+    result = run(
+        "neighbours", IBUPROFEN_OTHERWISE, "--radius", 0.01, "-n", 3, "--unit", "absolute", "--properties", "heavy"
+    )
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["tanimoto", "distance", "heavy", "around", "OCC"]
+    assert lines[0].split() == ["tanimoto", "distance", "heavy", "around", IBUPROFEN_OTHERWISE]
     assert len(lines) == 4
     for line in lines[1:]:
         similarity, distance, heavy, molecule = line.split()
-        assert (similarity, heavy, molecule) == ("1", "3", "CCO")
+        assert (similarity, heavy, molecule) == ("1", "15", IBUPROFEN)
         assert 0.1 < float(distance) < 0.2
     assert result.stderr == "3 rows; valid 100.0 %, of them distinct 33.3 %\n"
 
 
 def test_neighbours_of_a_file(tmp_path: Path) -> None:
-    (tmp_path / "seeds.csv").write_text("id,structure\n1,CCO\n2,C1CC\n3,\n")
+    (tmp_path / "seeds.csv").write_text(f"id,structure\n1,{IBUPROFEN}\n2,C1CC\n3,\n")
     arguments = ["neighbours", tmp_path / "seeds.csv", "--smiles-column", "structure", "-n", 2, "--radius", 0]
     result = run(*arguments, "-o", tmp_path / "out.csv")
     rows = read(tmp_path / "out.csv")
     assert [row["id"] for row in rows] == ["1", "1", "2", "2", "3", "3"]
-    assert [row["seed"] for row in rows] == ["CCO", "CCO", "C1CC", "C1CC", "", ""]
+    assert [row["seed"] for row in rows] == [IBUPROFEN, IBUPROFEN, "C1CC", "C1CC", "", ""]
     assert [row["status"] for row in rows] == ["ok"] * 2 + ["seed_parse_error"] * 2 + ["seed_empty"] * 2
-    assert [row["canonical_smiles"] for row in rows] == ["CCO", "CCO", "", "", "", ""]
+    assert [row["canonical_smiles"] for row in rows] == [IBUPROFEN, IBUPROFEN, "", "", "", ""]
     assert "warning: 2 of 3 seeds can't be used" in result.stderr
-    piped = run("neighbours", "-", "-n", 1, "--radius", 0, "-o", tmp_path / "p.csv", stdin=b"CCO\nOCC x\n")
-    assert [row["canonical_smiles"] for row in read(tmp_path / "p.csv")] == ["CCO", "CCO"], piped.output
+    stdin = f"{IBUPROFEN}\n{IBUPROFEN_OTHERWISE} x\n".encode()
+    piped = run("neighbours", "-", "-n", 1, "--radius", 0, "-o", tmp_path / "p.csv", stdin=stdin)
+    assert [row["canonical_smiles"] for row in read(tmp_path / "p.csv")] == [IBUPROFEN, IBUPROFEN], piped.output
     assert [row["id"] for row in read(tmp_path / "p.csv")] == ["", "x"]
     (tmp_path / "named.csv").write_text("smiles,name\nCCO,ethanol\n")
     run("neighbours", tmp_path / "named.csv", "--id-column", "name", "-n", 1, "-o", tmp_path / "n.csv")
@@ -251,9 +255,9 @@ def test_unit_of_the_radius_is_that_of_python() -> None:
 
 
 def test_interpolate(tmp_path: Path) -> None:
-    run("interpolate", ASPIRIN, "CCO", "--steps", 3, "-o", tmp_path / "path.csv")
+    run("interpolate", ASPIRIN, IBUPROFEN, "--steps", 3, "-o", tmp_path / "path.csv")
     rows = read(tmp_path / "path.csv")
-    assert [rows[0]["canonical_smiles"], rows[2]["canonical_smiles"]] == [ASPIRIN, "CCO"]
+    assert [rows[0]["canonical_smiles"], rows[2]["canonical_smiles"]] == [ASPIRIN, IBUPROFEN]
     assert [row["seed"] for row in rows] == [ASPIRIN] * 3
     distances = [float(row["distance"]) for row in rows]
     assert distances[0] == 0
