@@ -4,8 +4,8 @@
 >>> model = MolCMIM.from_pretrained()                                      # doctest: +SKIP
 >>> model.embed(["CCO", "c1ccccc1"]).shape                                 # doctest: +SKIP
 (2, 512)
->>> model.decode(model.embed(["CCO"]))                                     # doctest: +SKIP
-['CCO']
+>>> model.decode(model.embed(["c1ccccc1"]))                                # doctest: +SKIP
+['c1ccccc1']
 """
 
 # Axes: n molecules, L latent, D width, d embedding (L, D or L + D).
