@@ -12,3 +12,5 @@ run "$all" random5 svm,ridge,knn,knn-cosine,xgb
 run "$all" scaffold5,scaffold,spec5 svm,ridge
 run "$few" random5 mlp,rf
 run "$few" paper svm
+
+molcmim benchmark report "$out" --reference molcmim-tiny-chem:both
