@@ -52,6 +52,6 @@ def test_cosine_error_on_embeddings_of_the_shipped_model(kind: str) -> None:
     x = MolCMIM.from_pretrained(device="cpu").embed(DRUGS, kind=kind).astype(np.float64)
     back = dequantise(*quantise(x)).astype(np.float64)
     cosine = (x * back).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(back, axis=1)
-    assert cosine.min() > 0.9999, cosine.min()
+    assert cosine.min() > 0.9998, cosine.min()  # what docs/scoring.md promises
     unit, other = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x, back))
     assert np.abs(unit @ unit.T - other @ other.T).max() < 5e-3  # between any two molecules
