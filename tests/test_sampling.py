@@ -181,6 +181,14 @@ def test_decode_table_keeps_rows_without_vectors(shipped: MolCMIM) -> None:
     np.testing.assert_array_equal(table.properties["rings"], [1, np.nan, 1])
 
 
+def test_the_plain_model_writes_ethanol_back() -> None:
+    """The default doesn't, and the README sends who needs very small molecules to this one."""
+    plain = MolCMIM.from_pretrained("molcmim-tiny", device="cpu")
+    z = plain.embed(["CCO", "OCC"], kind="both")
+    assert plain.decode(z) == ["CCO", "CCO"]
+    assert plain.decode_table(z, mode="beam", width=3).canonical_smiles == ["CCO", "CCO"]
+
+
 def test_decode_table_of_nothing(tiny: MolCMIM) -> None:
     assert len(tiny.decode_table(np.empty((0, L)))) == 0
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from molcmim import MolCMIM
+from molcmim.checkpoint_files import DEFAULT
 from molcmim.scoring.int8 import dequantise, quantise
 
 DRUGS = [
@@ -48,10 +49,12 @@ def test_no_rows_and_wrong_input() -> None:
 
 
 @pytest.mark.parametrize("kind", ["latent", "informative", "both"])
-def test_cosine_error_on_embeddings_of_the_shipped_model(kind: str) -> None:
-    x = MolCMIM.from_pretrained(device="cpu").embed(DRUGS, kind=kind).astype(np.float64)
+@pytest.mark.parametrize(("name", "least"), [("molcmim-tiny", 0.9999), (DEFAULT, 0.9998)])
+def test_cosine_error_on_embeddings_of_shipped_models(name: str, least: float, kind: str) -> None:
+    """The default's vectors are rounded a little more coarsely: docs/scoring.md promises 0.9998."""
+    x = MolCMIM.from_pretrained(name, device="cpu").embed(DRUGS, kind=kind).astype(np.float64)
     back = dequantise(*quantise(x)).astype(np.float64)
     cosine = (x * back).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(back, axis=1)
-    assert cosine.min() > 0.9998, cosine.min()  # what docs/scoring.md promises
+    assert cosine.min() > least, cosine.min()
     unit, other = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x, back))
     assert np.abs(unit @ unit.T - other @ other.T).max() < 5e-3  # between any two molecules
