@@ -152,6 +152,7 @@ def training_numbers(final: Mapping[str, Any], log: Path) -> dict[str, Any]:
         "nats": final.get("reconstruction_nats"),  # none without a decoder
         "token_accuracy": final.get("token_accuracy"),
         "exact_reconstruction": final.get("exact_reconstruction"),
+        "sigma_at_floor": final.get("sigma_at_floor"),  # none where no posterior is learned
         "factors": {key: final[key] for key in ("reconstruction", "contrastive", "properties") if key in final},
     }
 
