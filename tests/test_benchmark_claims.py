@@ -6,6 +6,7 @@ import math
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ def test_image_study_tunes_and_reports(scripts, tmp_path, monkeypatch):
         mine = [t for t in tuning if all(t["cell"][name] == line["cell"][name] for name in images.DEFAULT)]
         scores = {t["cell"]["lr"]: images.validation_score(t["result"]) for t in mine}
         assert scores[line["cell"]["lr"]] == max(scores.values())
-    report = scripts("report")
+    report = scripts("report_images")
     monkeypatch.setattr(report, "IMAGE_SCORES", ("knn_few", "knn_all"))
     assert "| infonce | latent |" in "\n".join(report.image_grid(lines))
     assert len(report.image_series(lines, "tau")) == 2 + 3
@@ -189,21 +190,82 @@ def test_committed_tables_are_those_of_the_committed_results(scripts):
     assert (folder / "results.md").read_text(encoding="utf-8") == expected
 
 
-def test_molecule_tables(scripts):
-    report = scripts("report")
-    cells = [
-        {"set": name, "kind": kind, "head": head, "metric": metric, "mean": 0.5 + 0.1 * seed, "values": []}
-        for seed in (0,) for name, metric in (("esol", "rmse"), ("esol", "r2"), ("bace", "roc_auc"))
-        for kind in ("latent", "both") for head in ("svm", "knn")
-    ]  # fmt: skip
-    geometry = dict.fromkeys(report.GEOMETRY, 1.0)
-    good = {"status": "ok", "variant": "base", "yardstick": {"cells": cells, "geometry": geometry}, "nats": 12.0,
-            "token_accuracy": 0.9, "exact_reconstruction": 0.25}  # fmt: skip
-    table = report.molecule_grid({"cmim": [good, good]}, "svm")
-    assert table[2].startswith("| cmim | latent | 0.500 ± 0.000 | 0.500 ± 0.000 | n/a |")
-    assert table[3].startswith("| cmim | informative | n/a |")
-    facts = report.molecule_facts({"cmim": [good], "mlm": [{**good, "nats": None, "exact_reconstruction": None}]})
-    assert "| 12.00 | 0.900 | 25.0 |" in facts[2] and "| n/a | 0.900 | n/a |" in facts[3]
+SETS = {"esol": "rmse", "freesolv": "rmse", "lipo": "rmse", "bace": "roc_auc", "bbbp": "roc_auc"}
+
+
+def molecule_result(score: float, seed: int = 0, kinds: tuple[str, ...] = ("latent", "both"), **fields: Any) -> dict:
+    """What study.py writes: R2 and AUC are `score`, RMSE is 1 - `score`; splits differ by a hundredth of it."""
+    cells = []
+    for name, main in SETS.items():
+        for kind in kinds:
+            for metric in ("rmse", "r2") if main == "rmse" else (main,):
+                mean = 1 - score if metric == "rmse" else score
+                values = [mean + 0.01 * score * (split % 3 - 1) for split in range(5)]
+                shared = {"set": name, "kind": kind, "metric": metric, "mean": mean, "values": values}
+                cells += [shared | {"head": head} for head in ("svm", "knn", "mlp")]
+    geometry = {"uniformity": -3.0, "effective_rank": 20.0} | {
+        f"neighbour_{what}{where}": 0.25 for what in ("tanimoto", "same_scaffold") for where in ("", "_at_random")
+    }
+    result = {"status": "ok", "variant": "base", "group": "base", "seed": seed, "overrides": {}, "nats": 12.0}
+    result |= {"token_accuracy": 0.9, "exact_reconstruction": 0.25, "sigma_at_floor": 0.5}
+    return result | {"yardstick": {"cells": cells, "geometry": geometry}} | fields
+
+
+@pytest.fixture
+def molecule_variants() -> dict[str, list[dict]]:
+    objective = {"group": "objective"}
+    return {
+        "cmim": [molecule_result(0.7, 0), molecule_result(0.8, 1)],
+        "mim": [molecule_result(0.7, 0, **objective), molecule_result(0.6, 1, **objective)],
+        "infonce": [molecule_result(0.9, 0, ("latent",), nats=None, exact_reconstruction=None, **objective)],
+        "vae": [{"status": "diverged", "variant": "vae", "seed": 0, "group": "objective", "overrides": {}}],
+        "tau1": [molecule_result(0.75, group="tau", overrides={"objective.tau": 1.0})],
+        "latent32": [molecule_result(0.65, group="width", overrides={"model.latent": 32})],
+    }
+
+
+def test_molecule_tables(scripts, molecule_variants):
+    report = scripts("report_molecules")
+    grid = report.molecule_grid(report.of_objectives(molecule_variants), "svm")
+    assert grid[2].startswith("| cmim | latent | 0.250 ± 0.071 | 0.750 ± 0.071 |")
+    assert grid[3].startswith("| cmim | informative | n/a | n/a |")
+    assert [row.split(" | ")[0] for row in grid[2::3]] == ["| cmim", "| mim", "| infonce", "| vae"]
+    assert grid[11].startswith("| vae | latent | diverged |")
+    means = report.molecule_means(molecule_variants)
+    assert means[2] == "| cmim | latent | 0.750 ± 0.071 | 0.750 ± 0.071 | 0.750 ± 0.071 |"
+    facts = report.molecule_facts(report.of_objectives(molecule_variants))
+    assert "| 2 | 12.00 ± 0.00 | 0.900 ± 0.000 | 25.0 ± 0.0 | 50.0 ± 0.0 |" in facts[2]
+    assert "| 1 | n/a | 0.900 | n/a |" in facts[4] and "| vae | 0 | n/a |" in facts[5]
+
+
+def test_molecule_contrasts(scripts, molecule_variants):
+    report = scripts("report_molecules")
+    rows = {tuple(row.split(" | ")[:2]): row.split(" | ")[2] for row in report.rival_contrasts(molecule_variants)}
+    assert rows["| cmim, latent", "mim, latent"] == "0.100 ± 0.141; 5 / 0", "ahead on every set, over the seeds' means"
+    assert rows["| cmim, latent", "infonce, latent"] == "-0.200; 0 / 5", "of the one seed that both have"
+    assert rows["| cmim, both", "infonce, latent"] == "-0.200; 0 / 5", "InfoNCE has no other embedding"
+    rows = report.embedding_contrasts(molecule_variants)
+    assert rows[2].startswith("| cmim | both against latent | 0.000 ± 0.000; 0 / 0 |")
+    assert not any("infonce" in row for row in rows)
+
+
+def test_molecule_series_and_figures(scripts, molecule_variants, tmp_path):
+    report = scripts("report_molecules")
+    rows = report.molecule_series(molecule_variants, "tau")
+    assert [row.split(" | ")[0] for row in rows[2:]] == ["| 0.1", "| 1"]
+    assert rows[3].startswith("| 1 | 1 | 0.750 | 0.750 | n/a |")
+    rows = report.molecule_series(molecule_variants, "latent")
+    assert [row.split(" | ")[0] for row in rows[2:]] == ["| 32", "| 128"]
+    report.series_figure(molecule_variants, "latent", tmp_path / "a.png")
+    report.objectives_figure(molecule_variants, tmp_path / "b.png")
+    assert min((tmp_path / name).stat().st_size for name in ("a.png", "b.png")) > 5000
+    text = scripts("report").text([], molecule_variants_with_facts(molecule_variants), [])
+    assert "## Molecules: latent width (cMIM)" in text and "(modified)" not in text
+
+
+def molecule_variants_with_facts(variants: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    facts = {"commit": "0123456789", "modified": False, "machine": {"cpu": "a CPU", "torch": "2"}}
+    return {name: [result | facts for result in results] for name, results in variants.items()}
 
 
 def test_batch_sizes_on_molecules_are_tuned_and_reported(scripts, tmp_path, monkeypatch):
@@ -233,7 +295,7 @@ def test_batch_sizes_on_molecules_are_tuned_and_reported(scripts, tmp_path, monk
     assert rates == {("cmim", 8): pytest.approx(3e-3 / 4), ("infonce", 8): pytest.approx(1e-3 / 4)}
     losses = {line["cell"]["objective"]: line["result"]["loss"] for line in lines}
     assert losses["cmim"] != losses["infonce"] > 0
-    report = scripts("report")
+    report = scripts("report_molecules")
     table = report.molecule_batches(lines)
     assert table[2].startswith("| 8 | cmim | n/a | 0.500 ± 0.000 | n/a |")
     assert len(table) == 2 + 2
@@ -252,7 +314,7 @@ def test_a_run_that_diverges_is_a_result(scripts, tmp_path, monkeypatch):
     result = batch.measure(cell, tmp_path)
     assert result == {"error": "diverged: loss is nan at step 3"}
     assert batch.probe_of(result) == -np.inf
-    table = scripts("report").molecule_batches([{"cell": {**cell, "seed": 1}, "result": result}])
+    table = scripts("report_molecules").molecule_batches([{"cell": {**cell, "seed": 1}, "result": result}])
     assert table[2].startswith("| 4 | cmim | diverged |")
 
     def fail(cell: dict, corpus: Path) -> None:

@@ -1,0 +1,80 @@
+"""Figures of the claims study: scores against a number that varies, a panel for each embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+POINT, SMALL = 110, 8  #: dots an inch; size of a legend with many lines
+
+
+class Curve(NamedTuple):
+    """One line: at each x the values over seeds, none where the cell isn't there."""
+
+    label: str
+    points: Sequence[tuple[float, Sequence[float]]]
+    style: str = "o-"
+    colour: int | None = None  #: number of the cycle's colour
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Standard deviation 0 for a single value."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def draw_curves(path: Path, panels: Mapping[str, Sequence[Curve]], x_label: str, y_label: str) -> None:
+    """One panel a title, with error bars of one standard deviation; x is logarithmic."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    drawn, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.8), sharey=True)
+    ticks = sorted({x for curves in panels.values() for curve in curves for x, _ in curve.points})
+    for axis, (title, curves) in zip(axes, panels.items(), strict=True):
+        for curve in curves:
+            points = [(x, *mean_and_deviation(values)) for x, values in curve.points if len(values)]
+            if points:
+                x, means, errors = zip(*points, strict=True)
+                colour = None if curve.colour is None else f"C{curve.colour}"
+                axis.errorbar(x, means, errors, fmt=curve.style, color=colour, capsize=3, label=curve.label)
+        axis.set(xscale="log", xlabel=x_label, title=title, xticks=ticks, xticklabels=[f"{x:g}" for x in ticks])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=SMALL)
+    axes[0].set_ylabel(y_label)
+    drawn.tight_layout()
+    drawn.savefig(path, dpi=POINT, metadata={"Software": None})
+    plt.close(drawn)
+
+
+def draw_bars(path: Path, panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], y_label: str) -> None:
+    """Panel -> group (on the x axis) -> bar -> values over seeds; a bar without values is left out."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    drawn, axes = plt.subplots(len(panels), 1, figsize=(10, 2.7 * len(panels)), sharex=True, sharey=True)
+    lowest = []
+    for axis, (title, groups) in zip(axes, panels.items(), strict=True):
+        bars = list(dict.fromkeys(bar for group in groups.values() for bar in group))
+        for k, bar in enumerate(bars):
+            there = [(i, *mean_and_deviation(group[bar])) for i, group in enumerate(groups.values()) if group.get(bar)]
+            if there:
+                x, means, errors = zip(*there, strict=True)
+                places = np.asarray(x) + (k - (len(bars) - 1) / 2) * 0.8 / len(bars)
+                axis.bar(places, means, 0.8 / len(bars), yerr=errors, capsize=2, label=bar, color=f"C{k}")
+                lowest.append(min(means))
+        axis.set(title=title, xticks=range(len(groups)), xticklabels=list(groups), ylabel=y_label)
+        axis.grid(axis="y", alpha=0.3)
+    axes[0].legend(fontsize=SMALL, ncols=3, loc="lower right")
+    if lowest:
+        axes[0].set_ylim(bottom=max(0.0, np.floor(10 * min(lowest)) / 10 - 0.1))
+    drawn.tight_layout()
+    drawn.savefig(path, dpi=POINT, metadata={"Software": None})
+    plt.close(drawn)
