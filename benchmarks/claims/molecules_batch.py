@@ -2,6 +2,7 @@
 
     export MOLCMIM_DATA=...                                                   # with moleculenet/*.csv.gz below it
     python benchmarks/claims/molecules_batch.py --corpus CORPORA/atom         # -> results/molecules_batch.jsonl
+    python benchmarks/claims/molecules_batch.py --corpus CORPORA/atom --batches 4 --out FILE  # a part, beside another
     python benchmarks/claims/molecules_batch.py --corpus CORPORA/atom --again 2
 
 The model of molecules.yaml, trained by AdamW (one learning rate to choose; Muon's own work would be most of a step of
@@ -101,6 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="corpus of atom tokens with random SMILES")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "molecules_batch.jsonl")
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, choices=BATCHES, help="only these")
     parser.add_argument("--again", type=int, help="compute so many finished cells again, chosen at random")
     arguments = parser.parse_args()
     corpus, out = arguments.corpus.resolve(), arguments.out
@@ -112,7 +114,7 @@ def main() -> None:
         done = [line["cell"] for line in read(out)]
         compute(out, random.Random().sample(done, arguments.again), work, again=True)
         return
-    wanted = [{"objective": name, "batch": batch} for batch in BATCHES for name in OBJECTIVES]
+    wanted = [{"objective": name, "batch": batch} for batch in arguments.batches for name in OBJECTIVES]
     tuning = [setting | {"lr": rate, "seed": 0} for setting in wanted for rate in rates(setting["batch"])]
     if not compute(out, tuning, work):
         sys.exit(130)
