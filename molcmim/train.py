@@ -34,7 +34,7 @@ from molcmim.objective import Batch, ObjectiveConfig
 from molcmim.stop_request import StopRequest
 from molcmim.tokenizer import Tokenizer, load_tokenizer
 from molcmim.train_batches import Batches, draw_noise, make_batch, to_device
-from molcmim.train_config import TrainConfig
+from molcmim.train_config import TrainConfig, changes
 from molcmim.train_report import Reporter, StepResult
 from molcmim.train_state import AveragedWeights, Counters, Stopwatch, build_optimizers, load_checkpoint, save_checkpoint
 from molcmim.validate import validate
@@ -100,9 +100,11 @@ class Run:
         self.average = AveragedWeights(self.model, config.ema_decay)
         self.optimizers = build_optimizers(self.model, config.optimizer, config.precision)
         self.counters = Counters()
+        self.changed: list[str] = []  # fields of the configuration that differ from the resumed run's
         self.checkpoint = self.output / "checkpoint.safetensors"
         if resume and self.checkpoint.exists():
-            self.counters = load_checkpoint(self.checkpoint, self.model, self.average, self.optimizers)
+            loaded = load_checkpoint(self.checkpoint, self.model, self.average, self.optimizers)
+            self.counters, self.changed = loaded[0], changes(loaded[1], config)
         elif self.checkpoint.exists():
             raise FileExistsError(
                 f"{self.checkpoint} exists: resume that run (--resume) or choose another output directory"
@@ -280,7 +282,7 @@ def train(
         The run.
     resume
         Go on from `config.output`'s checkpoint if there is one; the result is that of an uninterrupted run (bit-equal
-        on the CPU with a schedule in steps).
+        on the CPU with a schedule in steps). Fields that make it another run than before are named in a warning.
     on_step
         Called with (step, loss) after each step.
 

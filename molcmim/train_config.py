@@ -111,6 +111,14 @@ class ScheduleConfig:
         return warmup * shape
 
 
+SECTIONS: dict[str, type] = {
+    "model": ModelConfig,
+    "objective": ObjectiveConfig,
+    "optimizer": OptimizerConfig,
+    "schedule": ScheduleConfig,
+}
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """One training run.
@@ -220,13 +228,7 @@ class TrainConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Build from nested mappings (the inverse of `to_dict`)."""
         values = dict(values)
-        sections = {
-            "model": ModelConfig,
-            "objective": ObjectiveConfig,
-            "optimizer": OptimizerConfig,
-            "schedule": ScheduleConfig,
-        }
-        for section, kind in sections.items():
+        for section, kind in SECTIONS.items():
             if section in values:
                 given = dict(values[section])
                 if section == "model":
@@ -236,6 +238,35 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+#: fields that change when a run is stopped, looked at or written, or how fast it is, but not what it trains
+INCIDENTAL = frozenset(
+    {
+        *("output", "name", "compile", "wall_minutes", "checkpoint_minutes", "validate_minutes", "keep_steps"),
+        *("validate_molecules", "reconstruct_molecules", "log_every", "loader_workers", "threads", "device"),
+        "peak_tflops",
+    }
+)
+
+
+def changes(before: Mapping[str, Any], config: TrainConfig) -> list[str]:
+    """What makes `config` another run than that of `before` (a `to_dict`): "optimizer.lr: 0.002, was 0.001" and so on.
+
+    A field that either lacks (of another version) isn't compared.
+    """
+    old, new = (flat({k: v for k, v in side.items() if k not in INCIDENTAL}) for side in (before, config.to_dict()))
+    shared = [name for name in new if name in old]
+    return [f"{name}: {new[name]!r}, was {old[name]!r}" for name in shared if new[name] != old[name]]
+
+
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the sections under dotted names; tuples as lists, which is how JSON has them."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = {f"{name}.{field}": v for field, v in value.items()} if name in SECTIONS else {name: value}
+        found |= {key: list(v) if isinstance(v, tuple) else v for key, v in inner.items()}
+    return found
 
 
 def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:

@@ -79,6 +79,8 @@ class Reporter:
             len(run.store),
             self.peak / 1e12,
         )
+        if run.changed:
+            log.warning("the checkpoint is of a run with another configuration. %s", "; ".join(run.changed))
         schedule = config.schedule
         minutes = schedule.max_minutes or schedule.max_cpu_minutes or 0
         total = schedule.max_steps if schedule.max_steps is not None else round(60 * minutes)

@@ -149,8 +149,8 @@ def save_checkpoint(
 
 def load_checkpoint(
     path: Path, model: CMIM, average: AveragedWeights, optimizers: list[torch.optim.Optimizer]
-) -> Counters:
-    """Put a saved state into a freshly built run.
+) -> tuple[Counters, dict[str, Any]]:
+    """Put a saved state into a freshly built run; its counters, and the configuration that it was saved with.
 
     Raises
     ------
@@ -190,4 +190,5 @@ def load_checkpoint(
     for optimizer, state in zip(optimizers, states, strict=True):
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     known = {item.name for item in fields(Counters)}
-    return Counters(**{name: value for name, value in header["counters"].items() if name in known})
+    counters = Counters(**{name: value for name, value in header["counters"].items() if name in known})
+    return counters, header["config"]

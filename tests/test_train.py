@@ -155,6 +155,20 @@ def test_finished_or_foreign_output_is_not_overwritten(corpus, tmp_path):
         train(config, resume=True)
 
 
+def test_resuming_another_configuration_says_so(corpus, tmp_path, caplog):
+    train(small_config(corpus, tmp_path / "run", schedule__max_steps=4))
+    same = {"schedule__max_steps": 4, "validate_molecules": 7, "wall_minutes": 60}
+    train(small_config(corpus, tmp_path / "run", **same), resume=True)
+    assert "another configuration" not in caplog.text
+    longer = {"schedule__max_steps": 6, "optimizer": {"lr": 0.5}, "source_weights": {"molecules.smi": 0.5}}
+    assert train(small_config(corpus, tmp_path / "run", **longer), resume=True)["step"] == 6
+    said = [record.message for record in caplog.records if "another configuration" in record.message]
+    before = small_config(corpus, tmp_path / "run", schedule__max_steps=4)
+    expected = [f"optimizer.lr: 0.5, was {before.optimizer.lr}", "schedule.max_steps: 6, was 4"]
+    expected += ["source_weights: {'molecules.smi': 0.5}, was {}"]
+    assert said == ["the checkpoint is of a run with another configuration. " + "; ".join(expected)]
+
+
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(corpus, tmp_path):
     config = small_config(corpus, tmp_path / "run", schedule__max_steps=100_000)
     process = start(tmp_path, config, "run")
