@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+
 import numpy as np
 import pytest
 
@@ -114,6 +118,16 @@ def test_features_that_say_nothing(head: str) -> None:
         predictions(head, REGRESSION, np.full((20, 3), np.nan), y, np.ones((2, 3)), entries)
     with pytest.raises(CannotFit, match="vary"):
         predictions(head, REGRESSION, np.ones((20, 3)), y, np.ones((2, 3)), entries)
+
+
+def test_ctrl_c_interrupts_an_mlp() -> None:
+    """Left alone, scikit-learn returns a half-trained network, and its score would be taken for that of a whole one."""
+    x = np.random.default_rng(0).normal(size=(8000, 64))
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        timer.start()
+        for _ in range(3):  # one takes a second or more
+            predictions("mlp", REGRESSION, x, x @ np.linspace(0, 1, 64), x[:2], [{}])
 
 
 def test_unknown_names() -> None:

@@ -32,6 +32,8 @@ from molcmim.moleculenet.types import CLASSIFICATION, REGRESSION, Array, Rows
 
 HEADS = ("ridge", "svm", "knn", "knn-cosine", "mlp", "rf", "xgb")
 
+INTERRUPTED = "Training interrupted by user"  #: what scikit-learn's MLP warns of
+
 Params = dict[str, Any]
 Grid = Sequence[Params]
 
@@ -159,6 +161,21 @@ def _bare_estimator(head: str, classes: bool, params: Params, seed: int) -> Any:
     )
 
 
+def fitted(estimator: Any, x: npt.ArrayLike, y: Array) -> Any:
+    """The estimator, fitted on (n, d) features and (n,) targets.
+
+    Ctrl-C is a KeyboardInterrupt: scikit-learn's MLP would warn and return what it has learned by then.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=INTERRUPTED)
+        try:
+            return estimator.fit(x, y)
+        except UserWarning as warning:
+            if INTERRUPTED in str(warning):
+                raise KeyboardInterrupt from warning
+            raise
+
+
 def class_scores(estimator: Any, x: npt.ArrayLike) -> Array:
     """(m,) scores of a fitted classifier, higher for class 1: decision function, or probability."""
     if hasattr(estimator, "decision_function"):
@@ -231,7 +248,7 @@ def _predictions(head: str, task: str, x_train: Array, y: Array, x_test: Array, 
     for params in grid:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=_convergence_warning())  # of the MLP: `max_iter` is a limit
-            estimator = make_estimator(head, task, params, seed).fit(x_train, y)
+            estimator = fitted(make_estimator(head, task, params, seed), x_train, y)
         results.append(predict_with(estimator, task, x_test))
     return results
 

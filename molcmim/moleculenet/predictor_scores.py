@@ -62,14 +62,14 @@ def fit_head(
     ValueError
         If there are too few molecules (of a class), the target is constant, or `coverage` asks for more rows.
     """
-    from molcmim.moleculenet.heads import choose, make_estimator
+    from molcmim.moleculenet.heads import choose, fitted, make_estimator
 
     check_target(y, groups, task)
     if task != CLASSIFICATION:
         check_coverage(coverage, len(y))
     predicted = out_of_fold(head, task, x, y, groups, seed)
     params = choose(head, task, x, y, grouped_folds(groups, y, task, INNER_FOLDS, seed), seed)
-    estimator = make_estimator(head, task, params, seed).fit(x, y)
+    estimator = fitted(make_estimator(head, task, params, seed), x, y)
     if task == CLASSIFICATION:
         slope, intercept = platt(predicted, y)
         found, baseline = class_table(y, predicted, probabilities(predicted, slope, intercept))
