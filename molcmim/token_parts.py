@@ -51,7 +51,14 @@ class TokenParts(nn.Module):
         """T' for rows of up to `longest` parts."""
         return max(longest, min(-(-longest // multiple) * multiple, self.limit))
 
-    @torch.compiler.disable  # the length is known only to the data
+    def keep_out_of_compile(self) -> None:
+        """Before `torch.compile` of what holds it: the length is known only to the data.
+
+        Not a decorator of `forward`: that would import the compiler, seconds of the start of every process.
+        """
+        self.dynamic = True
+        self.forward = torch.compiler.disable(self.forward)  # type: ignore[method-assign]
+
     def forward(self, tokens: Tensor, multiple: int = PARTS_MULTIPLE) -> Tensor:
         """(B, T) ids padded with 0 -> (B, T') ids of the parts in order; T' is a multiple of `multiple`, or `limit`."""
         parts = self.table[tokens].flatten(1)  # (B, T K)

@@ -111,6 +111,8 @@ class Run:
             )
         self.objective: nn.Module = Objective(self.model, config.objective)
         if config.compile:
+            if self.model.parts is not None:
+                self.model.parts.keep_out_of_compile()
             self.objective = torch.compile(self.objective)  # type: ignore[assignment]
         if self.world_size > 1:
             unused = config.objective.name not in objective.SAMPLED  # no sigma, or no decoder
@@ -182,8 +184,6 @@ class Run:
     def mark_lengths(self, batch: Batch) -> Batch:
         """Tell the compiler that T varies, so that it compiles once and not once a length."""
         if self.config.compile:
-            if self.model.parts is not None:
-                self.model.parts.dynamic = True
             for x in (batch.tokens, batch.random_tokens, batch.mask_score, batch.drop_score):
                 if x is not None:
                     torch._dynamo.mark_dynamic(x, 1)

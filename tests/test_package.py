@@ -30,6 +30,11 @@ def text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def test_the_api_does_not_import_the_compiler(root: Path) -> None:
+    """Half of the seconds that importing it takes."""
+    assert python("import sys, molcmim.api; print('torch._dynamo' in sys.modules)", root).strip() == "False"
+
+
 def pyproject(root: Path) -> dict:
     return tomllib.loads(text(root / "pyproject.toml"))
 
