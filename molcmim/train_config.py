@@ -241,13 +241,10 @@ class TrainConfig:
 
 
 #: fields that change when a run is stopped, looked at or written, or how fast it is, but not what it trains
-INCIDENTAL = frozenset(
-    {
-        *("output", "name", "compile", "wall_minutes", "checkpoint_minutes", "validate_minutes", "keep_steps"),
-        *("validate_molecules", "reconstruct_molecules", "log_every", "loader_workers", "threads", "device"),
-        "peak_tflops",
-    }
-)
+INCIDENTAL = {
+    "output", "name", "compile", "wall_minutes", "checkpoint_minutes", "validate_minutes", "keep_steps", "log_every",
+    "validate_molecules", "reconstruct_molecules", "loader_workers", "threads", "device", "peak_tflops",
+}  # fmt: skip
 
 
 def changes(before: Mapping[str, Any], config: TrainConfig) -> list[str]:
@@ -264,7 +261,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of the sections under dotted names; tuples as lists, which is how JSON has them."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        inner = {f"{name}.{field}": v for field, v in value.items()} if name in SECTIONS else {name: value}
+        inner = {f"{name}.{leaf}": v for leaf, v in value.items()} if name in SECTIONS else {name: value}
         found |= {key: list(v) if isinstance(v, tuple) else v for key, v in inner.items()}
     return found
 

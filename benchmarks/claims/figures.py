@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from report_text import mean_and_deviation
 
 POINT, SMALL = 110, 8  #: dots an inch; size of a legend with many lines
 
@@ -20,19 +21,28 @@ class Curve(NamedTuple):
     colour: int | None = None  #: number of the cycle's colour
 
 
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Standard deviation 0 for a single value."""
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-
-
-def draw_curves(path: Path, panels: Mapping[str, Sequence[Curve]], x_label: str, y_label: str) -> None:
-    """One panel a title, with error bars of one standard deviation; x is logarithmic."""
+def panels_of(rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
+    """A figure to be written without a screen, and its panels."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    drawn, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.8), sharey=True)
+    return plt.subplots(rows, columns, sharey=True, **options)
+
+
+def write(drawn: Any, path: Path) -> None:
+    """As a PNG whose bytes don't depend on the version of matplotlib that it names."""
+    from matplotlib import pyplot as plt
+
+    drawn.tight_layout()
+    drawn.savefig(path, dpi=POINT, metadata={"Software": None})
+    plt.close(drawn)
+
+
+def draw_curves(path: Path, panels: Mapping[str, Sequence[Curve]], x_label: str, y_label: str) -> None:
+    """One panel a title, with error bars of one standard deviation; x is logarithmic."""
+    drawn, axes = panels_of(1, len(panels), figsize=(4 * len(panels), 3.8))
     ticks = sorted({x for curves in panels.values() for curve in curves for x, _ in curve.points})
     for axis, (title, curves) in zip(axes, panels.items(), strict=True):
         for curve in curves:
@@ -47,19 +57,12 @@ def draw_curves(path: Path, panels: Mapping[str, Sequence[Curve]], x_label: str,
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=SMALL)
     axes[0].set_ylabel(y_label)
-    drawn.tight_layout()
-    drawn.savefig(path, dpi=POINT, metadata={"Software": None})
-    plt.close(drawn)
+    write(drawn, path)
 
 
 def draw_bars(path: Path, panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], y_label: str) -> None:
     """Panel -> group (on the x axis) -> bar -> values over seeds; a bar without values is left out."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    drawn, axes = plt.subplots(len(panels), 1, figsize=(10, 2.7 * len(panels)), sharex=True, sharey=True)
+    drawn, axes = panels_of(len(panels), 1, figsize=(10, 2.7 * len(panels)), sharex=True)
     lowest = []
     for axis, (title, groups) in zip(axes, panels.items(), strict=True):
         bars = list(dict.fromkeys(bar for group in groups.values() for bar in group))
@@ -75,6 +78,4 @@ def draw_bars(path: Path, panels: Mapping[str, Mapping[str, Mapping[str, Sequenc
     axes[0].legend(fontsize=SMALL, ncols=3, loc="lower right")
     if lowest:
         axes[0].set_ylim(bottom=max(0.0, np.floor(10 * min(lowest)) / 10 - 0.1))
-    drawn.tight_layout()
-    drawn.savefig(path, dpi=POINT, metadata={"Software": None})
-    plt.close(drawn)
+    write(drawn, path)

@@ -8,22 +8,24 @@ from typing import Any
 
 from figures import Curve, draw_curves
 from images import DEFAULT
-from report_text import KINDS, STUDIES, Row, spread
+from report_text import STUDIES, Row, spread
 
+from molcmim.embed import KINDS
 from molcmim.moleculenet.report import table
 
 IMAGE_SCORES = ("knn_few", "mlp_few", "knn_all", "mlp_all")
 
 
-def finals(lines: Iterable[Row], **wanted: Any) -> list[Row]:
-    """Results of the reported seeds of one setting."""
+def final_lines(lines: Iterable[Row], **wanted: Any) -> list[Row]:
+    """Lines of the reported seeds of one setting."""
     setting = DEFAULT | wanted
-    found = []
-    for line in lines:
-        cell = line["cell"]
-        if cell.get("seed") and all(cell[name] == value for name, value in setting.items()):
-            found.append(line["result"])
-    return found
+    reported = (line for line in lines if line["cell"].get("seed"))
+    return [line for line in reported if all(line["cell"][name] == value for name, value in setting.items())]
+
+
+def finals(lines: Iterable[Row], **wanted: Any) -> list[Row]:
+    """Their results."""
+    return [line["result"] for line in final_lines(lines, **wanted)]
 
 
 def image_values(results: Sequence[Row], kind: str, score: str) -> list[float]:
@@ -55,14 +57,9 @@ def image_series(lines: Sequence[Row], axis: str) -> list[str]:
     values = sorted({line["cell"][axis] for line in lines if line["cell"].get("seed")})
     for value in values:
         for name in STUDIES[axis][1]:
-            results = finals(lines, **{"objective": name, axis: value})
-            if results:
-                rates = {
-                    line["cell"]["lr"]
-                    for line in lines
-                    if line["cell"].get("seed") and line["cell"]["objective"] == name and line["cell"][axis] == value
-                    and all(line["cell"][k] == v for k, v in DEFAULT.items() if k not in ("objective", axis))
-                }  # fmt: skip
+            mine = final_lines(lines, **{"objective": name, axis: value})
+            if mine:
+                results, rates = [line["result"] for line in mine], {line["cell"]["lr"] for line in mine}
                 scores = [spread(image_values(results, kind, s)) for kind in KINDS for s in ("knn_few", "knn_all")]
                 rank = spread([r["effective_rank"] for r in results if "effective_rank" in r], 1)
                 rows.append([f"{value:g}", name, *scores, rank, ", ".join(f"{rate:g}" for rate in sorted(rates))])

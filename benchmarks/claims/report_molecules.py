@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from figures import Curve, draw_bars, draw_curves
-from report_text import KINDS, STUDIES, Row, spread
+from report_text import STUDIES, Row, spread
 
+from molcmim.embed import KINDS
 from molcmim.moleculenet.report import table
 from molcmim.moleculenet.statistics import AHEAD, BEHIND, paired
 from molcmim.objective import FACTORS
@@ -25,8 +27,7 @@ AVERAGED = ("r2", "roc_auc")  #: metrics whose mean over sets is taken
 AVERAGE = "mean of R² and ROC-AUC over five sets"
 TEST_SHARE = 0.2  #: of a split of `random5`
 RIVALS = ("mim", "infonce", "ae")  #: of cMIM, with as many seeds
-VARIED = {"tau": "objective.tau", "latent": "model.latent"}  #: study: field of the configuration
-BASE = {"tau": 0.1, "latent": 128}  #: their values in the base of molecules.yaml
+VARIED = {"tau": ("objective", "tau"), "latent": ("model", "latent")}  #: study: the field of molecules.yaml
 GEOMETRY = {
     "uniformity": "uniformity",
     "effective_rank": "effective rank",
@@ -63,14 +64,16 @@ def cells_of(result: Row, **wanted: str) -> list[Row]:
     return [c for c in result["yardstick"]["cells"] if all(c[name] == value for name, value in wanted.items())]
 
 
+def average(cells: Iterable[Row], kind: str, head: str) -> float | None:
+    """Mean over sets of R2 and ROC-AUC; None if the objective has no such embedding."""
+    mine = [c["mean"] for c in cells if (c["kind"], c["head"]) == (kind, head) and c["metric"] in AVERAGED]
+    return float(np.mean(mine)) if mine else None
+
+
 def averages(results: Sequence[Row], kind: str, head: str) -> dict[int, float]:
-    """Seed: mean over sets of R2 and ROC-AUC. Empty if the objective has no such embedding."""
-    found = {}
-    for result in good(results):
-        scores = [cell["mean"] for cell in cells_of(result, kind=kind, head=head) if cell["metric"] in AVERAGED]
-        if scores:
-            found[result["seed"]] = float(np.mean(scores))
-    return found
+    """The `average` of each seed that has one."""
+    found = ((result["seed"], average(result["yardstick"]["cells"], kind, head)) for result in good(results))
+    return {seed: score for seed, score in found if score is not None}
 
 
 def status(results: Sequence[Row]) -> str:
@@ -173,12 +176,15 @@ def embedding_contrasts(variants: Variants) -> list[str]:
 
 def varied(variants: Variants, study: str) -> list[tuple[float, Sequence[Row]]]:
     """Value and results, by value; the base among them."""
-    field, found = VARIED[study], []
+    section, field = VARIED[study]
+    base = yaml.safe_load((Path(__file__).parent / "molecules.yaml").read_text(encoding="utf-8"))["base"]
+    found = []
     for name, results in variants.items():
+        overrides = results[0]["overrides"]
         if name == "cmim":
-            found.append((BASE[study], results))
-        elif results[0]["group"] == {"latent": "width"}.get(study, study):
-            found.append((results[0]["overrides"][field], results))
+            found.append((base[section][field], results))
+        elif set(overrides) == {f"{section}.{field}"}:
+            found.append((overrides[f"{section}.{field}"], results))
     return sorted(found, key=lambda pair: pair[0])
 
 
@@ -226,15 +232,10 @@ def objectives_figure(variants: Variants, path: Path) -> None:
 
 
 def batch_values(lines: Iterable[Row], cell: Mapping[str, Any], kind: str, head: str) -> list[float]:
-    """Mean over sets of R2 and ROC-AUC, one a reported seed, of the cells of this objective and batch."""
-    found = []
-    for line in lines:
-        if line["cell"]["seed"] and "cells" in line["result"] and all(line["cell"][k] == v for k, v in cell.items()):
-            rows = [c for c in line["result"]["cells"] if (c["kind"], c["head"]) == (kind, head)]
-            scores = [c["mean"] for c in rows if c["metric"] in AVERAGED]
-            if scores:
-                found.append(float(np.mean(scores)))
-    return found
+    """The `average` of each reported seed of this objective and batch."""
+    mine = (x for x in lines if x["cell"]["seed"] and all(x["cell"][k] == v for k, v in cell.items()))
+    found = (average(x["result"].get("cells", ()), kind, head) for x in mine)
+    return [score for score in found if score is not None]
 
 
 def batch_settings(lines: Iterable[Row]) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 Row = dict[str, Any]
-KINDS = ("latent", "informative", "both")
 STUDIES = {  #: what varies: its title, the objectives compared on images
     "batch": ("batch size", ("cmim", "mim", "infonce")),
     "tau": ("temperature", ("cmim", "cvae", "infonce")),
@@ -16,12 +15,17 @@ STUDIES = {  #: what varies: its title, the objectives compared on images
 }
 
 
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Standard deviation 0 for a single value."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
 def spread(values: Sequence[float], digits: int = 3) -> str:
     """Mean and standard deviation; the latter only of several."""
     if not len(values):
         return "n/a"
-    mean = f"{np.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+    mean, deviation = (f"{number:.{digits}f}" for number in mean_and_deviation(values))
+    return mean if len(values) == 1 else f"{mean} ± {deviation}"
 
 
 def reported(lines: Iterable[Row]) -> bool:

@@ -23,6 +23,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from molcmim.moleculenet.heads import fitted
 from molcmim.objective import ObjectiveConfig
 
 HEADS = ("knn", "mlp")
@@ -79,7 +80,7 @@ def accuracy(fit: tuple[np.ndarray, np.ndarray], on: tuple[np.ndarray, np.ndarra
     mlp = MLPClassifier((128,), max_iter=200, early_stopping=many, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 200 rounds are enough for a comparison
-        mlp.fit(scaler.transform(fit[0]), fit[1])
+        fitted(mlp, scaler.transform(fit[0]), fit[1])
     return float(mlp.score(scaler.transform(on[0]), on[1]))
 
 
