@@ -28,14 +28,20 @@ def panels_of(rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    return plt.subplots(rows, columns, sharey=True, **options)
+    return plt.subplots(rows, columns, sharey=True, layout="constrained", **options)
+
+
+def add_legend(drawn: Any, axes: Any) -> None:
+    """One for all panels, below them, where it hides nothing; each label once, in the order of the panels."""
+    entries = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    if entries:
+        drawn.legend(entries.values(), entries.keys(), fontsize=SMALL, ncols=6, loc="outside lower center")
 
 
 def write(drawn: Any, path: Path) -> None:
     """As a PNG whose bytes don't depend on the version of matplotlib that it names."""
     from matplotlib import pyplot as plt
 
-    drawn.tight_layout()
     drawn.savefig(path, dpi=POINT, metadata={"Software": None})
     plt.close(drawn)
 
@@ -54,9 +60,8 @@ def draw_curves(path: Path, panels: Mapping[str, Sequence[Curve]], x_label: str,
         axis.set(xscale="log", xlabel=x_label, title=title, xticks=ticks, xticklabels=[f"{x:g}" for x in ticks])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize=SMALL)
     axes[0].set_ylabel(y_label)
+    add_legend(drawn, axes)
     write(drawn, path)
 
 
@@ -75,7 +80,7 @@ def draw_bars(path: Path, panels: Mapping[str, Mapping[str, Mapping[str, Sequenc
                 lowest.append(min(means))
         axis.set(title=title, xticks=range(len(groups)), xticklabels=list(groups), ylabel=y_label)
         axis.grid(axis="y", alpha=0.3)
-    axes[0].legend(fontsize=SMALL, ncols=3, loc="lower right")
+    add_legend(drawn, axes)
     if lowest:
         axes[0].set_ylim(bottom=max(0.0, np.floor(10 * min(lowest)) / 10 - 0.1))
     write(drawn, path)

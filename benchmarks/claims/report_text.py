@@ -16,8 +16,8 @@ STUDIES = {  #: what varies: its title, the objectives compared on images
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Standard deviation 0 for a single value."""
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    """Standard deviation NaN for a single value."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
