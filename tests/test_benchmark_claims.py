@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 import sys
 from pathlib import Path
@@ -188,6 +189,15 @@ def test_committed_tables_are_those_of_the_committed_results(scripts):
     batches = report.read(folder / "results" / "molecules_batch.jsonl")
     expected = report.text(lines, report.read_molecules(folder / "results" / "molecules"), batches)
     assert (folder / "results.md").read_text(encoding="utf-8") == expected
+
+
+def test_numbers_of_the_write_up_are_in_the_tables():
+    """Each number with two digits or more after its point, which none of the numbers that describe the study has."""
+    write_up, tables = ((FOLDERS[0] / name).read_text(encoding="utf-8") for name in ("README.md", "results.md"))
+    number = re.compile(r"(?<![\d.])\d{1,2}\.\d{2,}(?!\d)")
+    stated = set(number.findall(write_up))
+    assert len(stated) > 30
+    assert stated <= set(number.findall(tables)), sorted(stated - set(number.findall(tables)))
 
 
 SETS = {"esol": "rmse", "freesolv": "rmse", "lipo": "rmse", "bace": "roc_auc", "bbbp": "roc_auc"}
