@@ -278,8 +278,9 @@ def molecule_variants_with_facts(variants: dict[str, list[dict]]) -> dict[str, l
     return {name: [result | facts for result in results] for name, results in variants.items()}
 
 
-def test_batch_sizes_on_molecules_are_tuned_and_reported(scripts, tmp_path, monkeypatch):
-    batch, cells = scripts("molecules_batch"), scripts("cells")
+def small_batch_study(scripts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Path]:
+    """The script and where it writes: 64 molecules a run, two objectives, two rates, batches of 8."""
+    batch = scripts("molecules_batch")
     corpus, out = small_corpus(tmp_path, 300, random_smiles=1), tmp_path / "batch.jsonl"
     plan = batch.load_plan(FOLDERS[0] / "molecules.yaml")
     monkeypatch.setattr(batch, "load_plan", lambda path: plan._replace(base={**plan.base, "source_weights": {}}))
@@ -287,6 +288,12 @@ def test_batch_sizes_on_molecules_are_tuned_and_reported(scripts, tmp_path, monk
     monkeypatch.setattr(batch, "RATES", (1e-3, 3e-3))
     monkeypatch.setattr(batch, "BATCHES", (8,))
     monkeypatch.setattr(batch, "OBJECTIVES", ("cmim", "infonce"))
+    monkeypatch.setattr(sys, "argv", ["molecules_batch.py", "--corpus", str(corpus), "--out", str(out)])
+    return batch, out
+
+
+def test_batch_sizes_on_molecules_are_tuned_and_reported(scripts, tmp_path, monkeypatch):
+    batch, out = small_batch_study(scripts, tmp_path, monkeypatch)
 
     def probe(model: MolCMIM, corpus: Path) -> float:  # cMIM is better at the higher rate, InfoNCE at the lower one
         rate = model.config["training"]["optimizer"]["lr"]
@@ -296,9 +303,8 @@ def test_batch_sizes_on_molecules_are_tuned_and_reported(scripts, tmp_path, monk
     scored = [{"set": "esol", "kind": "latent", "head": "svm", "metric": "r2", "mean": 0.5}]
     monkeypatch.setattr(batch, "score_sets", lambda model, sets, heads: scored)
     monkeypatch.setattr(batch, "geometry", lambda model, corpus: {"effective_rank": 3.0})
-    monkeypatch.setattr(sys, "argv", ["molecules_batch.py", "--corpus", str(corpus), "--out", str(out)])
     batch.main()
-    lines = cells.read(out)
+    lines = scripts("cells").read(out)
     assert len(lines) == 2 * (2 + 2)
     finals = [line["cell"] for line in lines if line["cell"]["seed"]]
     rates = {(cell["objective"], cell["batch"]): cell["lr"] for cell in finals}
@@ -311,6 +317,23 @@ def test_batch_sizes_on_molecules_are_tuned_and_reported(scripts, tmp_path, monk
     assert len(table) == 2 + 2
     report.batch_figure(lines, tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 5000
+
+
+def test_ctrl_c_in_training_leaves_no_half_trained_cell(scripts, tmp_path, monkeypatch):
+    batch, out = small_batch_study(scripts, tmp_path, monkeypatch)
+    monkeypatch.setattr(batch, "probe_score", lambda model, corpus: 0.5)
+    n_runs, train = [], batch.train
+
+    def interrupted(config: Any) -> Any:
+        n_runs.append(1)
+        stop = lambda step, loss: signal.raise_signal(signal.SIGINT) if step == 3 and len(n_runs) == 2 else None  # noqa: E731
+        return train(config, on_step=stop)
+
+    monkeypatch.setattr(batch, "train", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        batch.main()
+    assert ended.value.code == 130 and len(n_runs) == 2
+    assert len(scripts("cells").read(out)) == 1, "only the cell before"
 
 
 def test_a_run_that_diverges_is_a_result(scripts, tmp_path, monkeypatch):

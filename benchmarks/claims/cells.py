@@ -49,7 +49,8 @@ def compute(path: Path, cells: Iterable[Cell], work: Callable[[Cell], dict[str, 
     Parameters
     ----------
     work
-        Result of a cell. ``{"error": ...}`` is a result too; an exception ends the study.
+        Result of a cell. ``{"error": ...}`` is a result too; an exception ends the study. KeyboardInterrupt says that
+        the user asked for the end while it was at work.
     again
         Compute cells that are there, without writing: prints both results, for checking.
     """
@@ -66,7 +67,10 @@ def compute(path: Path, cells: Iterable[Cell], work: Callable[[Cell], dict[str, 
             if stop.requested:
                 return False
             started = time.monotonic()
-            result = work(cell)
+            try:
+                result = work(cell)
+            except KeyboardInterrupt:  # a second Ctrl-C, or one that the work itself took: the cell isn't finished
+                return False
             if again:
                 print(json.dumps({"cell": cell, "before": known[key_of(cell)], "now": result}))
                 continue

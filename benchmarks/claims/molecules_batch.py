@@ -45,7 +45,7 @@ WARMUP = 0.06  #: share of the steps
 
 
 def run(cell: Cell, corpus: Path) -> tuple[MolCMIM, dict[str, Any]]:
-    """The trained model, and what the trainer measured on held-out molecules."""
+    """The trained model, and what the trainer measured on held-out molecules; KeyboardInterrupt if it didn't finish."""
     plan, steps = load_plan(HERE / "molecules.yaml"), EXAMPLES // cell["batch"]
     fields = {
         "objective.name": cell["objective"],
@@ -59,7 +59,9 @@ def run(cell: Cell, corpus: Path) -> tuple[MolCMIM, dict[str, Any]]:
     variant = Variant("batch", "batch", fields, corpus.name)
     with tempfile.TemporaryDirectory() as folder:
         config = configuration(plan, variant, {"max_steps": steps}, corpus.parent, Path(folder), cell["seed"])
-        numbers = train(config)
+        numbers = train(config)  # takes Ctrl-C as a wish to end, and then gives what it has
+        if numbers["step"] < steps:
+            raise KeyboardInterrupt
         return MolCMIM.from_pretrained(Path(folder) / "export", device="cpu"), numbers
 
 
