@@ -5,6 +5,10 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
+# Packages are installed without bytecode: what is imported is compiled then, once. Where this is set, as in many
+# containers, each of the many processes of the tests would compile torch again: 3 to 7 seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo benchmark test unit integrations quick lint clean
 
