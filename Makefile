@@ -6,7 +6,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 
 # Packages are installed without bytecode: what is imported is compiled then, once. Where this is set, as in many
-# containers, each of the many processes of the tests would compile torch again: 3 to 7 seconds.
+# containers, each of the many processes of the tests would compile torch again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help

@@ -326,8 +326,11 @@ def test_ctrl_c_in_training_leaves_no_half_trained_cell(scripts, tmp_path, monke
 
     def interrupted(config: Any) -> Any:
         n_runs.append(1)
-        stop = lambda step, loss: signal.raise_signal(signal.SIGINT) if step == 3 and len(n_runs) == 2 else None  # noqa: E731
         return train(config, on_step=stop)
+
+    def stop(step: int, loss: float) -> None:
+        if step == 3 and len(n_runs) == 2:
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(batch, "train", interrupted)
     with pytest.raises(SystemExit) as ended:
