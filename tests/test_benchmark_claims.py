@@ -125,6 +125,31 @@ def test_cells_are_computed_once(scripts, tmp_path, capsys):
     assert path.stat().st_size == size and '"before": {"square": 1}' in capsys.readouterr().out
 
 
+def test_learning_rates_are_tried_until_the_best_is_inside(scripts, tmp_path):
+    cells, path, ladder = scripts("cells"), tmp_path / "x.jsonl", [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    best = {"inside": 4.0, "low": 2.0, "end": 7.0}
+    settings = [{"name": name} for name in best]
+
+    def work(cell: dict) -> dict:
+        return {"score": -abs(cell["lr"] - best[cell["name"]])}
+
+    def score(result: dict) -> float:
+        return result["score"]
+
+    for name, rate in best.items():  # reported at rates that were the best once, and for `inside` still are
+        wanted = [{"name": name, "lr": old, "seed": 1} for old in {4.0, rate}]
+        assert cells.compute(path, wanted, work)
+    assert cells.tune(path, settings, lambda setting: ladder, score, work)
+    lines = cells.read(path)
+    tried = {name: sorted(cells.tuned(lines, {"name": name}, score)) for name in best}
+    assert tried == {"inside": [3.0, 4.0, 5.0], "low": [1.0, 2.0, 3.0, 4.0, 5.0], "end": [3.0, 4.0, 5.0, 6.0, 7.0]}
+    kept = cells.without_superseded(lines, score)
+    assert {x["cell"]["name"]: x["cell"]["lr"] for x in kept if x["cell"]["seed"]} == best
+    assert len(kept) == len(lines) - 2, "the superseded, and none of the cells for tuning"
+    size = path.stat().st_size
+    assert cells.tune(path, settings, lambda setting: ladder, score, work) and path.stat().st_size == size
+
+
 def test_image_study_tunes_and_reports(scripts, tmp_path, monkeypatch):
     images = scripts("images")
     monkeypatch.setattr(images, "EXAMPLES", 300)
@@ -184,11 +209,9 @@ def test_every_run_of_the_plan_is_a_configuration(scripts):
 
 
 def test_committed_tables_are_those_of_the_committed_results(scripts):
-    report, folder = scripts("report"), FOLDERS[0]
-    lines = report.read(folder / "results" / "images.jsonl")
-    batches = report.read(folder / "results" / "molecules_batch.jsonl")
-    expected = report.text(lines, report.read_molecules(folder / "results" / "molecules"), batches)
-    assert (folder / "results.md").read_text(encoding="utf-8") == expected
+    report = scripts("report")
+    expected = report.text(*report.read_results())
+    assert (FOLDERS[0] / "results.md").read_text(encoding="utf-8") == expected
 
 
 def test_numbers_of_the_write_up_are_in_the_tables():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ from molcmim.provenance import git_state, machine, now
 from molcmim.stop_request import StopRequest
 
 Cell = dict[str, Any]  #: what a cell is, by name; values as JSON has them
+Line = dict[str, Any]
+Score = Callable[[dict[str, Any]], float]  #: of a result: what learning rates are chosen by
 
 
 def key_of(cell: Mapping[str, Any]) -> str:
     return json.dumps(cell, sort_keys=True)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path) -> list[Line]:
     """Finished lines in the order of the file; a last one without its end (a killed process') is left out."""
     if not path.is_file():
         return []
@@ -33,14 +35,70 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines() if line]
 
 
-def best_rate(path: Path, setting: Cell, score: Callable[[dict[str, Any]], float]) -> float:
-    """Learning rate with the best score among the finished cells of this setting with seed 0, which are for tuning."""
-    found = {}
-    for line in read(path):
-        cell = line["cell"]
-        if cell.get("seed") == 0 and {k: v for k, v in cell.items() if k not in ("lr", "seed")} == setting:
-            found[cell["lr"]] = score(line["result"])
+def setting_of(cell: Cell) -> Cell:
+    """What is compared, without learning rate and seed."""
+    return {name: value for name, value in cell.items() if name not in ("lr", "seed")}
+
+
+def tuned(lines: Iterable[Line], setting: Cell, score: Score) -> dict[float, float]:
+    """Score of each learning rate tried, from the cells with seed 0, which are for tuning."""
+    mine = (x for x in lines if x["cell"].get("seed") == 0 and setting_of(x["cell"]) == setting)
+    return {line["cell"]["lr"]: score(line["result"]) for line in mine}
+
+
+def best_rate(lines: Iterable[Line], setting: Cell, score: Score) -> float:
+    found = tuned(lines, setting, score)
     return max(found, key=lambda rate: found[rate])
+
+
+def untried(found: Mapping[float, float], ladder: Sequence[float]) -> list[float]:
+    """Learning rates to try next: the middle three of the ladder, then the best one's neighbours until they are there."""
+    middle = len(ladder) // 2
+    first = [rate for rate in ladder[middle - 1 : middle + 2] if rate not in found]
+    if first:
+        return first
+    best = ladder.index(max(found, key=lambda rate: found[rate]))
+    return [rate for rate in ladder[max(best - 1, 0) : best + 2] if rate not in found]
+
+
+def tune(
+    path: Path,
+    settings: Sequence[Cell],
+    ladder_of: Callable[[Cell], Sequence[float]],
+    score: Score,
+    work: Callable[[Cell], dict[str, Any]],
+) -> bool:
+    """Compute cells with seed 0 until the best learning rate of each setting has both its neighbours of the ladder.
+
+    False if the user asked for the end (Ctrl-C) first.
+    """
+    while True:
+        lines = read(path)
+        cells = [
+            setting | {"lr": rate, "seed": 0}
+            for setting in settings
+            for rate in untried(tuned(lines, setting, score), ladder_of(setting))
+        ]
+        if not cells:
+            return True
+        if not compute(path, cells, work):
+            return False
+
+
+def without_superseded(lines: Sequence[Line], score: Score) -> list[Line]:
+    """Without the reported seeds of learning rates that were the best only until another was tried."""
+    best: dict[str, float] = {}
+
+    def current(cell: Cell) -> bool:
+        if not cell.get("seed"):
+            return True
+        setting = setting_of(cell)
+        key = key_of(setting)
+        if key not in best:
+            best[key] = best_rate(lines, setting, score)
+        return cell["lr"] == best[key]
+
+    return [line for line in lines if current(line["cell"])]
 
 
 def compute(path: Path, cells: Iterable[Cell], work: Callable[[Cell], dict[str, Any]], again: bool = False) -> bool:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cells import read
+from cells import read, without_superseded
+from images import validation_score
+from molecules_batch import probe_of
 from report_images import image_figure, image_grid, image_series
 from report_molecules import (
     VARIED,
@@ -49,17 +51,23 @@ def text(lines: Sequence[Row], variants: Mapping[str, Sequence[Row]], batches: S
     return "\n".join(parts)
 
 
+def read_results() -> tuple[list[Row], dict[str, list[Row]], list[Row]]:
+    """Of images, of molecules by variant, of batch sizes on molecules."""
+    folder = HERE / "results"
+    lines = without_superseded(read(folder / "images.jsonl"), validation_score)
+    batches = without_superseded(read(folder / "molecules_batch.jsonl"), probe_of)
+    return lines, read_molecules(folder / "molecules"), batches
+
+
 def main() -> None:
-    lines = read(HERE / "results" / "images.jsonl")
+    lines, variants, batches = read_results()
     if reported(lines):
         for axis in STUDIES:
             image_figure(lines, axis, HERE / f"images_{axis}.png")
-    variants = read_molecules(HERE / "results" / "molecules")
     if variants:
         objectives_figure(variants, HERE / "molecules_objectives.png")
         for study in VARIED:
             series_figure(variants, study, HERE / f"molecules_{study}.png")
-    batches = read(HERE / "results" / "molecules_batch.jsonl")
     if reported(batches):
         batch_figure(batches, HERE / "molecules_batch.png")
     (HERE / "results.md").write_text(text(lines, variants, batches), encoding="utf-8")
