@@ -52,7 +52,7 @@ def best_rate(lines: Iterable[Line], setting: Cell, score: Score) -> float:
 
 
 def untried(found: Mapping[float, float], ladder: Sequence[float]) -> list[float]:
-    """Learning rates to try next: the middle three of the ladder, then the best one's neighbours until they are there."""
+    """Learning rates to try next: the middle three of the ladder, then the neighbours that the best one lacks."""
     middle = len(ladder) // 2
     first = [rate for rate in ladder[middle - 1 : middle + 2] if rate not in found]
     if first:
