@@ -165,13 +165,17 @@ def test_image_study_tunes_and_reports(scripts, tmp_path, monkeypatch):
     tuning = [line for line in lines if line["cell"].get("seed") == 0]
     assert len(tuning) == 3 * 2
     finals = [line for line in lines if line["cell"].get("seed")]
-    assert len(finals) == 6 and set(finals[0]["result"]["latent"]) == {"knn_all", "knn_few"}
-    for line in finals:
+    assert len(finals) == 6 + 2 and set(finals[0]["result"]["latent"]) == {"knn_all", "knn_few"}
+    assert {line["cell"]["lr"] for line in finals if line["cell"]["objective"] == images.UNTRAINED} == {0.0}
+    for line in (line for line in finals if line["cell"]["objective"] != images.UNTRAINED):
         mine = [t for t in tuning if all(t["cell"][name] == line["cell"][name] for name in images.DEFAULT)]
         scores = {t["cell"]["lr"]: images.validation_score(t["result"]) for t in mine}
         assert scores[line["cell"]["lr"]] == max(scores.values())
     report = scripts("report_images")
     monkeypatch.setattr(report, "IMAGE_SCORES", ("knn_few", "knn_all"))
+    kept = scripts("cells").without_superseded(lines, images.validation_score)
+    assert kept == lines, "the untrained model, which no rate was chosen for, too"
+    assert "| untrained | both |" in "\n".join(report.image_grid(lines))
     assert "| infonce | latent |" in "\n".join(report.image_grid(lines))
     assert len(report.image_series(lines, "tau")) == 2 + 3
 

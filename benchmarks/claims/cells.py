@@ -88,15 +88,13 @@ def tune(
 def without_superseded(lines: Sequence[Line], score: Score) -> list[Line]:
     """Without the reported seeds of learning rates that were the best only until another was tried."""
     best: dict[str, float] = {}
+    for cell in (line["cell"] for line in lines):
+        if cell.get("seed") == 0:
+            setting = setting_of(cell)
+            best[key_of(setting)] = best_rate(lines, setting, score)
 
     def current(cell: Cell) -> bool:
-        if not cell.get("seed"):
-            return True
-        setting = setting_of(cell)
-        key = key_of(setting)
-        if key not in best:
-            best[key] = best_rate(lines, setting, score)
-        return cell["lr"] == best[key]
+        return not cell.get("seed") or cell["lr"] == best.get(key_of(setting_of(cell)), cell["lr"])
 
     return [line for line in lines if current(line["cell"])]
 

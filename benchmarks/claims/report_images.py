@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from figures import Curve, draw_curves
-from images import DEFAULT
+from images import DEFAULT, UNTRAINED
 from report_text import STUDIES, Row, spread
 
 from molcmim.embed import KINDS
@@ -37,7 +37,7 @@ def image_grid(lines: Sequence[Row]) -> list[str]:
     pixels = next((line["result"] for line in lines if line["cell"] == {"pixels": True}), None)
     if pixels:
         rows.append(["the pixels themselves", "", *(f"{pixels[score]:.3f}" for score in IMAGE_SCORES), "", "", ""])
-    for name in ("ae", "dae", "vae", "mim", "cmim", "cvae", "infonce"):
+    for name in ("ae", "dae", "vae", "mim", "cmim", "cvae", "infonce", UNTRAINED):
         results = finals(lines, objective=name)
         if not results:
             rows.append([name, "", *["not run"] * len(IMAGE_SCORES), "", "", ""])
