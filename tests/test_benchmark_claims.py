@@ -281,6 +281,9 @@ def test_molecule_contrasts(scripts, molecule_variants):
     assert rows["| cmim, latent", "mim, latent"] == "0.100 ± 0.141; 5 / 0", "ahead on every set, over the seeds' means"
     assert rows["| cmim, latent", "infonce, latent"] == "-0.200; 0 / 5", "of the one seed that both have"
     assert rows["| cmim, both", "infonce, latent"] == "-0.200; 0 / 5", "InfoNCE has no other embedding"
+    note = report.untrained_note({"untrained": molecule_variants["infonce"]}, ["esol", "bace"])
+    assert note == "The grid's untrained model has, in `latent`: SVM 0.900, kNN 0.900, MLP 0.900."
+    assert report.untrained_note(molecule_variants, ["esol"]) == ""
     rows = report.embedding_contrasts(molecule_variants)
     assert rows[2].startswith("| cmim | both against latent | 0.000 ± 0.000; 0 / 0 |")
     assert not any("infonce" in row for row in rows)

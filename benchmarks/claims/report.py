@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cells import read, without_superseded
 from images import validation_score
+from molecules_batch import SETS as BATCH_SETS
 from molecules_batch import probe_of
 from report_images import image_figure, image_grid, image_series
 from report_molecules import (
@@ -20,6 +21,7 @@ from report_molecules import (
     objectives_figure,
     read_molecules,
     series_figure,
+    untrained_note,
 )
 from report_text import STUDIES, Row, made, reported
 
@@ -43,6 +45,7 @@ def text(lines: Sequence[Row], variants: Mapping[str, Sequence[Row]], batches: S
         ]
     if reported(batches):
         sets = "Means over ESOL, FreeSolv (R²), BACE and BBBP (ROC-AUC) and over seeds."
+        sets += " " + untrained_note(variants, BATCH_SETS)
         parts += ["## Molecules: batch size", "", sets, "", *molecule_batches(batches), ""]
         parts += ["![batch size on molecules](molecules_batch.png)", ""]
         parts += [made(batches, "python benchmarks/claims/molecules_batch.py --corpus CORPORA/atom"), ""]

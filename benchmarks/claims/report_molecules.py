@@ -264,6 +264,13 @@ def molecule_batches(lines: Sequence[Row]) -> list[str]:
     return table([*head, "effective rank", "learning rate"], rows).splitlines()
 
 
+def untrained_note(variants: Variants, sets: Sequence[str]) -> str:
+    """What the grid's untrained model has on these sets, on average."""
+    cells = [c for r in good(variants.get("untrained", ())) for c in r["yardstick"]["cells"] if c["set"] in sets]
+    scores = [f"{label} {score:.3f}" for head, label in HEADS.items() if (score := average(cells, "latent", head))]
+    return f"The grid's untrained model has, in `latent`: {', '.join(scores)}." if scores else ""
+
+
 def batch_figure(lines: Sequence[Row], path: Path) -> None:
     """Mean over sets against the batch size, nearest neighbours and SVM."""
     settings = batch_settings(lines)
