@@ -209,7 +209,7 @@ def test_every_run_of_the_plan_is_a_configuration(scripts):
     plan = variants.load_plan(FOLDERS[0] / "molecules.yaml")
     objectives = {variant.overrides.get("objective.name", "cmim") for variant in plan.variants.values()}
     assert objectives == set(FACTORS)
-    assert len(variants.jobs_of(plan, 1, list(plan.variants))) == 26
+    assert len(variants.jobs_of(plan, 1, list(plan.variants))) == 28
 
 
 def test_committed_tables_are_those_of_the_committed_results(scripts):
