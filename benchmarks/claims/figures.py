@@ -80,7 +80,8 @@ def draw_bars(path: Path, panels: Mapping[str, Mapping[str, Mapping[str, Sequenc
                 lowest.append(min(means))
         axis.set(title=title, xticks=range(len(groups)), xticklabels=list(groups), ylabel=y_label)
         axis.grid(axis="y", alpha=0.3)
-    axes[-1].tick_params(axis="x", rotation=20)  # the names of variants are long
+    for label in axes[-1].get_xticklabels():  # the names of variants are long
+        label.set(rotation=30, ha="right", rotation_mode="anchor")
     add_legend(drawn, axes)
     if lowest:
         axes[0].set_ylim(bottom=max(0.0, np.floor(10 * min(lowest)) / 10 - 0.1))
