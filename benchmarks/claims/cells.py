@@ -47,6 +47,7 @@ def tuned(lines: Iterable[Line], setting: Cell, score: Score) -> dict[float, flo
 
 
 def best_rate(lines: Iterable[Line], setting: Cell, score: Score) -> float:
+    """The learning rate with the best score of those tried."""
     found = tuned(lines, setting, score)
     return max(found, key=lambda rate: found[rate])
 
@@ -87,11 +88,9 @@ def tune(
 
 def without_superseded(lines: Sequence[Line], score: Score) -> list[Line]:
     """Without the reported seeds of learning rates that were the best only until another was tried."""
-    best: dict[str, float] = {}
-    for cell in (line["cell"] for line in lines):
-        if cell.get("seed") == 0:
-            setting = setting_of(cell)
-            best[key_of(setting)] = best_rate(lines, setting, score)
+    tuning = (setting_of(line["cell"]) for line in lines if line["cell"].get("seed") == 0)
+    settings = {key_of(setting): setting for setting in tuning}
+    best = {key: best_rate(lines, setting, score) for key, setting in settings.items()}
 
     def current(cell: Cell) -> bool:
         return not cell.get("seed") or cell["lr"] == best.get(key_of(setting_of(cell)), cell["lr"])
