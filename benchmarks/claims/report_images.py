@@ -8,7 +8,7 @@ from typing import Any
 
 from figures import Curve, draw_curves
 from images import DEFAULT, UNTRAINED
-from report_text import STUDIES, Row, spread
+from report_text import STUDIES, Row, reported_lines, spread
 
 from molcmim.embed import KINDS
 from molcmim.moleculenet.report import table
@@ -18,9 +18,7 @@ IMAGE_SCORES = ("knn_few", "mlp_few", "knn_all", "mlp_all")
 
 def final_lines(lines: Iterable[Row], **wanted: Any) -> list[Row]:
     """Lines of the reported seeds of one setting."""
-    setting = DEFAULT | wanted
-    reported = (line for line in lines if line["cell"].get("seed"))
-    return [line for line in reported if all(line["cell"][name] == value for name, value in setting.items())]
+    return reported_lines(lines, DEFAULT | wanted)
 
 
 def finals(lines: Iterable[Row], **wanted: Any) -> list[Row]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 from figures import Curve, draw_bars, draw_curves
-from report_text import STUDIES, Row, spread
+from report_text import STUDIES, Row, reported_lines, spread
 
 from molcmim.embed import KINDS
 from molcmim.moleculenet.report import table
@@ -232,14 +232,9 @@ def objectives_figure(variants: Variants, path: Path) -> None:
 # ------------------------------------------------------------------------------------------ batch size
 
 
-def batch_lines(lines: Iterable[Row], cell: Mapping[str, Any]) -> list[Row]:
-    """Those of the reported seeds of this objective and batch."""
-    return [x for x in lines if x["cell"]["seed"] and all(x["cell"][k] == v for k, v in cell.items())]
-
-
 def batch_values(lines: Iterable[Row], cell: Mapping[str, Any], kind: str, head: str) -> list[float]:
     """The `average` of each reported seed of this objective and batch."""
-    found = (average(x["result"].get("cells", ()), kind, head) for x in batch_lines(lines, cell))
+    found = (average(x["result"].get("cells", ()), kind, head) for x in reported_lines(lines, cell))
     return [score for score in found if score is not None]
 
 
@@ -254,7 +249,7 @@ def molecule_batches(lines: Sequence[Row]) -> list[str]:
     """One row a batch and objective; n/a where there is no decoder."""
     rows = []
     for cell in batch_settings(lines):  # of both seeds that diverged there is no score
-        mine = batch_lines(lines, cell)
+        mine = reported_lines(lines, cell)
         rank = [x["result"]["geometry"]["effective_rank"] for x in mine if "geometry" in x["result"]]
         scores = [spread(batch_values(lines, cell, kind, head)) for kind in KINDS for head in ("knn", "svm")]
         if all("error" in x["result"] for x in mine):

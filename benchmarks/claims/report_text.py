@@ -33,6 +33,12 @@ def reported(lines: Iterable[Row]) -> bool:
     return any(line["cell"].get("seed") for line in lines)
 
 
+def reported_lines(lines: Iterable[Row], setting: Mapping[str, Any]) -> list[Row]:
+    """Lines of the reported seeds of one setting, whose cells have these values."""
+    seeds = (line for line in lines if line["cell"].get("seed"))
+    return [line for line in seeds if all(line["cell"][name] == value for name, value in setting.items())]
+
+
 def made(facts: Iterable[Mapping[str, Any]], command: str) -> str:
     """Where numbers come from: command, commits, machines."""
     facts = list(facts)
